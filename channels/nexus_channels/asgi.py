@@ -1,0 +1,196 @@
+"""What the channels share of HTTP: read a body, answer, answer with a problem (RFC 9457)."""
+
+from __future__ import annotations
+
+import logging
+import urllib.parse
+from collections.abc import Iterable
+from typing import TypeAlias
+
+import msgspec
+from starlette.types import Receive, Scope, Send
+
+from nexus.errors import (
+    InvalidInput,
+    Malformed,
+    MethodNotAllowed,
+    NexusError,
+    TooLarge,
+    Unauthenticated,
+    Unavailable,
+    UnsupportedMedia,
+)
+
+logger = logging.getLogger("nexus")
+
+Header: TypeAlias = tuple[bytes, bytes]
+Reply: TypeAlias = tuple[int, bytes, list[Header]]
+"""Status, body and headers but for the length."""
+
+JSON: Header = (b"content-type", b"application/json")
+_PROBLEM: Header = (b"content-type", b"application/problem+json")
+_RETRY_AFTER = b"1"
+_MOST_ARGUMENTS = 200
+
+
+class Disconnected(Exception):
+    """The client went away before all of its request had come."""
+
+
+async def answer(send: Send, reply: Reply, *, head: bool = False) -> None:
+    """Send a whole response; of a HEAD request's only the headers."""
+    status, body, headers = reply
+    if status != 204:
+        headers.append((b"content-length", b"%d" % len(body)))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": b"" if head else body})
+
+
+def reply_json(content: object, status: int = 200) -> Reply:
+    return status, msgspec.json.encode(content), [JSON]
+
+
+def reply_problem(failure: NexusError, status: int | None = None) -> Reply:
+    """The problem document of an error, with the headers that its status asks for."""
+    status = status or failure.status
+    document = {
+        "type": f"urn:nexus:error:{failure.code}",
+        "status": status,
+        **failure.describe(),
+    }
+    headers = [_PROBLEM]
+    if isinstance(failure, Unauthenticated):
+        headers.append((b"www-authenticate", b"Bearer"))
+    elif isinstance(failure, Unavailable):
+        headers.append((b"retry-after", _RETRY_AFTER))
+    elif isinstance(failure, MethodNotAllowed):
+        headers.append((b"allow", allow(failure.allowed)))
+    return status, msgspec.json.encode(document), headers
+
+
+def allow(methods: Iterable[str]) -> bytes:
+    """The value of an Allow header."""
+    return ", ".join(methods).encode()
+
+
+async def refuse(
+    scope: Scope, receive: Receive, send: Send, failure: NexusError, status: int | None = None
+) -> None:
+    """Answer a request, or deny a websocket's handshake, with an error."""
+    reply = reply_problem(failure, status)
+    if scope["type"] == "http":
+        await answer(send, reply, head=scope["method"] == "HEAD")
+        return
+    await receive()  # websocket.connect
+    if "websocket.http.response" in scope.get("extensions", ()):
+        status, body, headers = reply
+        headers.append((b"content-length", b"%d" % len(body)))
+        await send({"type": "websocket.http.response.start", "status": status, "headers": headers})
+        await send({"type": "websocket.http.response.body", "body": body})
+    else:
+        await send({"type": "websocket.close", "code": 1002, "reason": failure.title})
+
+
+def unexpected(scope: Scope, failure: BaseException) -> NexusError:
+    """Log a failure that is ours, and give what may be said of it."""
+    logger.error("%s %s failed", scope.get("method", "websocket"), scope["path"], exc_info=failure)
+    return NexusError("The request failed.", remedy="The server's log says why.")
+
+
+async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
+    """The JSON text of a request, which may be empty.
+
+    Raises TooLarge as soon as the limit is passed, UnsupportedMedia for what is not declared as
+    JSON, Disconnected when it does not come to its end."""
+    headers: dict[bytes, bytes] = dict(scope["headers"])
+    declared = headers.get(b"content-length")
+    if declared is not None and _length(declared) > limit:
+        raise _too_large(limit)
+    message = await receive()
+    body: bytes = message.get("body", b"")
+    if message.get("more_body"):
+        body = await _rest_of(body, receive, limit)
+    elif message["type"] == "http.disconnect":
+        raise Disconnected
+    if len(body) > limit:
+        raise _too_large(limit)
+    if body:
+        _check_media(headers)
+    return body
+
+
+def path_below(scope: Scope) -> str:
+    """The address below the channel, still percent-encoded, so that an id may hold a slash."""
+    raw: bytes | None = scope.get("raw_path")
+    path = urllib.parse.quote(scope["path"]) if raw is None else raw.decode("latin-1")
+    return path[len(scope.get("root_path", "")) :]
+
+
+def unquoted(text: str) -> str:
+    if "%" not in text:
+        return text
+    try:
+        return urllib.parse.unquote(text, errors="strict")
+    except UnicodeDecodeError:
+        raise Malformed("The address is not UTF-8.") from None
+
+
+def query_pairs(query: bytes) -> list[tuple[str, str]]:
+    try:
+        return urllib.parse.parse_qsl(
+            query.decode("latin-1"),
+            keep_blank_values=True,
+            errors="strict",
+            max_num_fields=_MOST_ARGUMENTS,
+        )
+    except UnicodeDecodeError:
+        raise Malformed("The query is not UTF-8.") from None
+    except ValueError:
+        raise InvalidInput(f"The query holds more than {_MOST_ARGUMENTS} arguments.") from None
+
+
+def has_body(scope: Scope) -> bool:
+    """Whether a request comes with a body, as far as its headers say."""
+    return any(
+        name == b"transfer-encoding" or (name == b"content-length" and value != b"0")
+        for name, value in scope["headers"]
+    )
+
+
+async def _rest_of(first: bytes, receive: Receive, limit: int) -> bytes:
+    chunks, size, more = [first], len(first), True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise Disconnected
+        chunks.append(message.get("body", b""))
+        size += len(chunks[-1])
+        if size > limit:
+            raise _too_large(limit)
+        more = message.get("more_body", False)
+    return b"".join(chunks)
+
+
+def _check_media(headers: dict[bytes, bytes]) -> None:
+    media = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+    if media != b"application/json" and not (
+        media.startswith(b"application/") and media.endswith(b"+json")
+    ):
+        named = media.decode("latin-1")[:80] or "nothing"
+        raise UnsupportedMedia(
+            f"The body is declared as {named}.",
+            remedy="Send JSON, as Content-Type: application/json.",
+        )
+    if headers.get(b"content-encoding", b"identity").lower() != b"identity":
+        raise UnsupportedMedia("The body is compressed.", remedy="Send it as it is.")
+
+
+def _length(declared: bytes) -> int:
+    try:
+        return int(declared)
+    except ValueError:
+        raise Malformed("The Content-Length is not a number.") from None
+
+
+def _too_large(limit: int) -> TooLarge:
+    return TooLarge(f"The body is larger than {limit} bytes.", remedy="Send less at once.")

@@ -1,0 +1,261 @@
+"""Commands made of operations, when they are called and for that call only."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import click
+import msgspec
+
+from nexus import Effect, Nexus, NexusError, Operation
+from nexus.arguments import UNREADABLE, Given, malformed
+from nexus.errors import ConfigurationError, InvalidArguments, InvalidInput, UnknownOperation, did_you_mean, nearest
+from nexus.schema import json_schema
+from nexus_channels.cli import running
+from nexus_channels.cli.arguments import Words, as_typed, gather, read_json, split
+from nexus_channels.cli.options import ID, Options
+from nexus_channels.cli.output import show
+from nexus_channels.cli.program import State, output_option, state_of, write_epilog
+
+WATCH = "watch"
+
+
+class OperationCommand(click.Command):
+    """One operation. Its words are split here, so that the operation's own validator sees every mistake;
+    click writes the help and completes."""
+
+    def __init__(self, name: str, operation: Operation, *, positional: bool) -> None:
+        self.operation = operation
+        self.options = Options(operation, positional=positional)
+        super().__init__(
+            name,
+            params=self.options.parameters(),
+            help=operation.summary or f"Run {operation.name}.",
+            add_help_option=True,
+        )
+
+    def get_help_option_names(self, ctx: click.Context) -> list[str]:
+        return [word for word, own in self.options.own.items() if own == "help"]
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not ctx.resilient_parsing:
+            words = split(args, self.options)
+            if "help" in words.own:
+                click.echo(ctx.get_help())
+                ctx.exit()
+            ctx.meta[__name__] = words
+        return []
+
+    def invoke(self, ctx: click.Context) -> None:
+        words: Words = ctx.meta[__name__]
+        state = state_of(ctx)
+        _set_output(state, words)
+        try:
+            result = self._run(state.application(), words)
+        except InvalidArguments as failure:
+            raise as_typed(failure, self.options) from failure
+        show(result, state)
+
+    def _run(self, application: Nexus, words: Words) -> Any:
+        given = gather(words, self.options, application.settings.body_limit)
+        if self.operation.effect is Effect.DELETE and "yes" not in words.own:
+            _confirm(self.operation, given)
+        return running.run(application, self.operation.name, given)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        formatter.write_paragraph()
+        formatter.write("Examples:\n")
+        for words in (_example(self.options), "--json @arguments.json"):
+            formatter.write(f"  {ctx.command_path} {words}".rstrip() + "\n")
+
+
+class ResourceCommand(click.Group):
+    """A resource of the application: a command for each of its verbs, and `watch`."""
+
+    def __init__(self, name: str, application: Nexus) -> None:
+        super().__init__(
+            name, help=f"The operations of '{name}'.", subcommand_metavar="VERB [ID] [--field VALUE] …"
+        )
+        self.resource = name
+        self.application = application
+
+    @property
+    def verbs(self) -> Mapping[str, Operation]:
+        return self.application.registry.verbs(self.resource)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        watched = self.resource in self.application.feed.topics()
+        return [*self.verbs, *([WATCH] if watched and WATCH not in self.verbs else [])]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if (operation := self.verbs.get(cmd_name)) is not None:
+            return OperationCommand(cmd_name, operation, positional=True)
+        if cmd_name == WATCH:
+            return watch_command(self.resource)
+        return _unknown(ctx, f"'{self.resource}' has no operation '{cmd_name}'.", cmd_name, self.list_commands(ctx))
+
+
+def resource_command(ctx: click.Context, name: str, static: Iterable[str]) -> click.Command | None:
+    """The resource of that name; raises UnknownOperation with the nearest command or resource."""
+    state = state_of(ctx)
+    message = f"There is no command or resource '{name}'."
+    if not state.has_application and not ctx.resilient_parsing:
+        if nearest(name, static):
+            raise UnknownOperation(message, remedy=did_you_mean(name, static))
+        raise ConfigurationError(
+            f"There is no application here to look '{name}' up in.",
+            remedy="Give --app before the command, set NEXUS_APP, or work where there is an app.py.",
+        )
+    application = _application(ctx)
+    if application is None:
+        return None
+    resources = application.registry.resources()
+    if name in resources:
+        return ResourceCommand(name, application)
+    return _unknown(ctx, message, name, [*static, *resources])
+
+
+def workflow_command(ctx: click.Context, name: str) -> click.Command | None:
+    """The operation of that name that belongs to no resource; raises UnknownOperation."""
+    application = _application(ctx)
+    if application is None:
+        return None
+    standing = _standing(application)
+    if name in standing:
+        return OperationCommand(name, standing[name], positional=False)
+    if name in application.registry and not application.registry[name].internal:
+        found = application.registry[name]
+        raise UnknownOperation(
+            f"'{name}' is no workflow.", remedy=f"Use 'nexus {found.resource} {found.verb}' or 'nexus execute'."
+        )
+    return _unknown(ctx, f"There is no workflow '{name}'.", name, standing)
+
+
+def node_command(ctx: click.Context, name: str) -> click.Command | None:
+    """Any public operation, by any of its spellings; raises UnknownOperation."""
+    application = _application(ctx)
+    if application is None or (ctx.resilient_parsing and name not in application.registry):
+        return None
+    return OperationCommand(name, application.registry.outside(name), positional=False)
+
+
+def watch_command(topic: str) -> click.Command:
+    """`watch`, for the topic of one resource."""
+
+    @click.command(WATCH, epilog=f"Example:\n  nexus {topic} watch --snapshot | jq .\n", cls=_WatchCommand)
+    @click.option("--filter", "where", metavar="JSON", help="Follow the records that match, as in 'list'.")
+    @click.option("--snapshot", is_flag=True, help="Begin with the records that there are.")
+    @click.option("--since", metavar="CURSOR", help="Begin after the change with this cursor.")
+    @click.pass_obj
+    def watch(state: State, where: str | None, snapshot: bool, since: str | None) -> None:
+        """Follow what happens, as lines of JSON, until interrupted.
+
+        The line 'ready' says that every later change will be shown. A change says whether its record entered,
+        was updated within, or left what is followed."""
+        application = state.application()
+        parsed = None if where is None else _json_option("--filter", where, application.settings.body_limit)
+        running.watch(application, topic, where=parsed, since=since, snapshot=snapshot)
+
+    return watch
+
+
+class _WatchCommand(click.Command):
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        write_epilog(self, formatter)
+
+
+def show_operations(state: State) -> None:
+    """Write the public operations: as JSON with the schema of what each accepts."""
+    application = state.application()
+    found = sorted(application.registry.public(), key=lambda operation: (operation.resource, operation.name))
+    as_table = state.output == "table" or (state.output is None and sys.stdout.isatty())
+    show([_summary(operation) | ({} if as_table else _details(operation)) for operation in found], state)
+
+
+def names_for_completion(state: State, kind: str) -> list[str]:
+    """The names of a kind that the application has now; none when it cannot be loaded."""
+    try:
+        application = state.application()
+    except Exception:  # completion and help have no way to say it; the command itself will
+        return []
+    if kind == "resources":
+        return application.registry.resources()
+    if kind == "workflows":
+        return list(_standing(application))
+    return sorted(
+        spelling
+        for operation in application.registry.public()
+        for spelling in {operation.name, operation.node}
+        if spelling
+    )
+
+
+def _application(ctx: click.Context) -> Nexus | None:
+    """The application; while completing, None when it cannot be loaded."""
+    try:
+        return state_of(ctx).application()
+    except Exception:
+        if ctx.resilient_parsing:
+            return None
+        raise
+
+
+def _standing(application: Nexus) -> dict[str, Operation]:
+    return {operation.name: operation for operation in application.registry.public() if not operation.resource}
+
+
+def _unknown(ctx: click.Context, message: str, name: str, known: Iterable[str]) -> None:
+    if not ctx.resilient_parsing:
+        raise UnknownOperation(message, remedy=did_you_mean(name, known))
+
+
+def _set_output(state: State, words: Words) -> None:
+    output = words.own.get("output")
+    if output not in (None, "json", "table"):
+        raise InvalidInput(f"'{output}' is no form of output.", remedy="Known: json, table.")
+    state.output = output or state.output
+
+
+def _confirm(operation: Operation, given: Given) -> None:
+    """Ask before what cannot be undone. What would be refused anyway is refused first."""
+    accepted = operation.arguments.accept(given)
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise InvalidInput(
+            f"{operation.name} deletes, and there is no terminal to ask on.", remedy="Give --yes to do it."
+        )
+    what = f" {getattr(accepted, ID)}" if operation.on_record else ""
+    if not click.confirm(f"{operation.name}{what}: delete?", err=True):
+        click.echo("Nothing was deleted.", err=True)
+        raise click.exceptions.Exit(NexusError.exit_code)
+
+
+def _json_option(word: str, source: str, limit: int) -> Any:
+    document = read_json(source, limit)
+    try:
+        return msgspec.json.decode(document)
+    except UNREADABLE as failure:
+        raise malformed(failure, of=f"'{word}'") from None
+
+
+def _example(options: Options) -> str:
+    words = ["ID"] if options.positional else []
+    for parameter in options.parameters():
+        if isinstance(parameter, click.Option) and parameter.required:
+            words.append(f"{parameter.opts[0]} {parameter.metavar or ''}".rstrip())
+    return " ".join(words)
+
+
+def _summary(operation: Operation) -> dict[str, str]:
+    command = f"{operation.resource} {operation.verb}" if operation.resource else f"run {operation.name}"
+    return {
+        "name": operation.name,
+        "command": f"nexus {command}",
+        "effect": operation.effect.value,
+        "summary": operation.summary,
+    }
+
+
+def _details(operation: Operation) -> dict[str, object]:
+    return {"node": operation.node or None, "input": json_schema(operation.input)}

@@ -1,0 +1,164 @@
+"""The input of an operation as options of a command: one for each field, spelt as shells spell them."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import click
+import msgspec
+from msgspec import inspect
+
+from nexus.operation import Effect, Operation
+from nexus_channels.cli.program import output_option
+
+ID = "id"
+
+_NAMES: tuple[tuple[type[inspect.Type], str], ...] = (
+    (inspect.StrType, "TEXT"),
+    (inspect.IntType, "INTEGER"),
+    (inspect.FloatType, "NUMBER"),
+    (inspect.DecimalType, "DECIMAL"),
+    (inspect.BoolType, "BOOLEAN"),
+    (inspect.DateTimeType, "DATETIME"),
+    (inspect.DateType, "DATE"),
+    (inspect.TimeType, "TIME"),
+    (inspect.TimeDeltaType, "DURATION"),
+    (inspect.UUIDType, "UUID"),
+    (inspect.BytesType, "BASE64"),
+)
+
+Word = tuple[str, Literal["value", "on", "off"]]
+
+
+class Options:
+    """How the fields of one operation are written in a terminal.
+
+    The options of the program itself, such as `--json`, give their long form up to a field of that name; the
+    short form remains. `positional` says that the record's id is written without a name."""
+
+    def __init__(self, operation: Operation, *, positional: bool) -> None:
+        self.operation = operation
+        self.fields = operation.arguments.fields
+        self.takes_id = operation.on_record and ID in self.fields
+        self.positional = positional and self.takes_id
+        self.own = {"-j": "json", "-o": "output", "-y": "yes", "-h": "help"}
+        self.own |= {f"--{name}": name for name in self.own.values() if name not in self.fields}
+        self._words: dict[str, Word] = {}
+        for name, field in self.fields.items():
+            for word in (name, kebab(name)):
+                self._words[word] = (name, "on" if is_switch(field.type) else "value")
+        for name, field in self.fields.items():
+            if is_switch(field.type):
+                self._words.setdefault(f"no-{kebab(name)}", (name, "off"))
+                self._words.setdefault(f"no_{name}", (name, "off"))
+
+    def find(self, word: str) -> Word | None:
+        """The field that an option's name, without its dashes, means, and what giving it says."""
+        return self._words.get(word)
+
+    def spelling(self, name: str) -> str:
+        """How a field is written, in messages."""
+        return "ID" if self.positional and name == ID else f"--{kebab(name)}"
+
+    def parameters(self) -> list[click.Parameter]:
+        """For the help and for completion; they parse nothing."""
+        found: list[click.Parameter] = []
+        if self.positional:
+            found.append(click.Argument([ID], help=_help(self.fields[ID].type) or "The record's id."))
+        for index, (name, field) in enumerate(self.fields.items()):
+            if not (self.positional and name == ID):
+                found.append(_option(f"field_{index}", name, field))
+        found.append(self._own_option("json", "-j", "The arguments as a JSON object: TEXT, @FILE or - for stdin."))
+        if self.operation.effect is Effect.DELETE:
+            found.append(self._own_option("yes", "-y", "Do not ask.", is_flag=True))
+        output = output_option()
+        output.opts = [word for word in output.opts if word in self.own]
+        return [*found, output]
+
+    def _own_option(self, name: str, short: str, text: str, **more: Any) -> click.Option:
+        words = [word for word in (short, f"--{name}") if word in self.own]
+        return click.Option([f"own_{name}", *words], help=text, metavar=None if more else "JSON", **more)
+
+
+def kebab(name: str) -> str:
+    return name.replace("_", "-")
+
+
+def is_switch(wanted: Any) -> bool:
+    """Whether a field only takes yes and no."""
+    return all(isinstance(kind, inspect.BoolType) for kind in kinds(wanted))
+
+
+def kinds(wanted: Any) -> list[inspect.Type]:
+    """What a field takes besides null, or besides nothing at all."""
+    info = _bare(inspect.type_info(wanted))
+    options = info.types if isinstance(info, inspect.UnionType) else (info,)
+    return [_bare(kind) for kind in options if not isinstance(kind, inspect.NoneType)] or [info]
+
+
+def type_name(wanted: Any) -> str:
+    """As help shows it: INTEGER, TEXT, JSON, red|green."""
+    return "|".join(dict.fromkeys(_type_name(kind) for kind in kinds(wanted)))
+
+
+def _type_name(kind: inspect.Type) -> str:
+    choices = _choices(kind)
+    if choices:
+        return "|".join(choices)
+    return next((name for known, name in _NAMES if isinstance(kind, known)), "JSON")
+
+
+def _choices(kind: inspect.Type) -> list[str]:
+    if isinstance(kind, inspect.LiteralType):
+        return [str(value) for value in kind.values]
+    if isinstance(kind, inspect.EnumType):
+        return [str(member.value) for member in kind.cls]
+    return []
+
+
+def _option(identifier: str, name: str, field: msgspec.structs.FieldInfo) -> click.Option:
+    word = f"--{kebab(name)}"
+    if is_switch(field.type):
+        return click.Option(
+            [identifier, f"{word}/--no-{kebab(name)}"],
+            help=_help(field.type),
+            required=field.required,
+            default=field.default if isinstance(field.default, bool) else None,
+            show_default=isinstance(field.default, bool),
+        )
+    choices = [choice for kind in kinds(field.type) for choice in _choices(kind)]
+    default = _default(field)
+    return click.Option(
+        [identifier, word],
+        type=click.Choice(choices) if choices else click.STRING,
+        metavar=type_name(field.type),
+        help=_help(field.type),
+        required=field.required,
+        show_default=default or False,
+    )
+
+
+def _help(wanted: Any) -> str:
+    info: inspect.Type | None = inspect.type_info(wanted)
+    while isinstance(info, inspect.Metadata):
+        description = (info.extra_json_schema or {}).get("description")
+        if description:
+            return str(description)
+        info = info.type
+    return ""
+
+
+def _default(field: msgspec.structs.FieldInfo) -> str:
+    if field.default_factory is not msgspec.NODEFAULT:
+        value = field.default_factory()
+    else:
+        value = field.default
+    if value is None or value is msgspec.NODEFAULT or value is msgspec.UNSET:
+        return ""
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+
+
+def _bare(info: inspect.Type) -> inspect.Type:
+    while isinstance(info, inspect.Metadata):
+        info = info.type
+    return info

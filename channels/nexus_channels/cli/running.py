@@ -1,0 +1,117 @@
+"""Running an operation, or following a topic, in an event loop that lives as long as the command."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+import msgspec
+
+from nexus import LOCAL, Nexus
+from nexus.arguments import Given
+from nexus.feed import Subscription
+from nexus_channels.cli.output import write
+
+CHANNEL = "cli"
+_PAGE = 500
+
+
+def run(application: Nexus, name: str, arguments: Given) -> Any:
+    """The result of one operation. Raises NexusError; Ctrl-C rolls back and raises KeyboardInterrupt."""
+    _silence()
+    return asyncio.run(_run(application, name, arguments))
+
+
+async def _run(application: Nexus, name: str, arguments: Given) -> Any:
+    async with application.running():
+        return await application.runtime.invoke(name, arguments, LOCAL, channel=CHANNEL)
+
+
+def watch(
+    application: Nexus, topic: str, *, where: object, since: str | None, snapshot: bool
+) -> None:
+    """Write what happens to a topic as lines of JSON, in the frames of the websocket: the snapshot if there
+    is to be one, `ready`, then each change. Ends when interrupted or terminated."""
+    _silence()
+    asyncio.run(_watch(application, topic, where, since, snapshot))
+
+
+async def _watch(
+    application: Nexus, topic: str, where: object, since: str | None, snapshot: bool
+) -> None:
+    async with application.running():
+        subscription = application.feed.subscribe(LOCAL, topic, where=where, since=since, snapshot=snapshot)
+        with _Stop.on_signals() as stop:
+            try:
+                async with subscription:
+                    await _follow(subscription, stop)
+            except asyncio.CancelledError:
+                if not stop.asked:
+                    raise
+
+
+async def _follow(subscription: Subscription, stop: _Stop) -> None:
+    records = subscription.records
+    if records is not None:
+        for start in range(0, max(len(records), 1), _PAGE):
+            page, more = records[start : start + _PAGE], start + _PAGE < len(records)
+            _write_frame(stop, type="snapshot", records=page, more=more)
+    _write_frame(stop, type="ready", cursor=subscription.cursor)
+    async for change in subscription:
+        _write_frame(stop, type="change", **dataclasses.asdict(change))
+
+
+def _write_frame(stop: _Stop, **frame: object) -> None:
+    with stop.at_once():
+        write(msgspec.json.encode(frame) + b"\n")
+
+
+class _Stop:
+    """SIGINT and SIGTERM end the task that watches: normally at its next await, but at once while it writes,
+    since a reader that has stopped reading may keep it there forever."""
+
+    def __init__(self, task: asyncio.Task[Any]) -> None:
+        self.asked = False
+        self._task = task
+        self._loop = asyncio.get_running_loop()
+        self._writing = False
+
+    @classmethod
+    @contextmanager
+    def on_signals(cls) -> Iterator[_Stop]:
+        task = asyncio.current_task()
+        assert task is not None
+        stop = cls(task)
+        before = {which: signal.signal(which, stop._ask) for which in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield stop
+        finally:
+            for which, handler in before.items():
+                signal.signal(which, handler)
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        self._writing = True
+        try:
+            yield
+        finally:
+            self._writing = False
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        self.asked = True
+        if self._writing:
+            raise asyncio.CancelledError
+        self._task.cancel()
+        self._loop.call_soon_threadsafe(lambda: None)  # it may be asleep
+
+
+def _silence() -> None:
+    # The runtime logs what a handler raises. Here the program says it, in one line or with its traceback;
+    # without any handler, logging would write it to stderr as well.
+    logging.getLogger("nexus").addHandler(logging.NullHandler())

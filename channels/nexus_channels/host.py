@@ -1,0 +1,116 @@
+"""The application as one ASGI application: every channel at its path, behind the guard."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from importlib.metadata import PackageNotFoundError, version
+
+from starlette.routing import BaseRoute, Match, Router
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from nexus.app import Nexus
+from nexus.channel import Channel
+from nexus.errors import ConfigurationError, MethodNotAllowed, NotFound
+from nexus_channels.asgi import answer, refuse, reply_json
+from nexus_channels.guard import Guard
+
+
+def build_host(app: Nexus) -> ASGIApp:
+    """What any ASGI server can serve; ours does."""
+    return Guard(Host(app), app.sessions)
+
+
+class Host:
+    """The channels of an application at their paths, and the few addresses that belong to none.
+
+    A server that speaks the lifespan protocol starts and ends what they need; another enters
+    `running`.
+    """
+
+    def __init__(self, app: Nexus) -> None:
+        self.app = app
+        self.channels = app.load_channels()
+        self._router = Router(
+            routes=[ChannelRoute(channel, app) for channel in self.channels],
+            redirect_slashes=False,
+            default=self._own,
+            lifespan=lambda _: self.running(),
+        )
+        paths = [channel.path for channel in self.channels]
+        for path in paths:
+            if not path.startswith("/") or path.endswith("/") or paths.count(path) > 1:
+                raise ConfigurationError(f"No channel, or no other, can be at '{path}'.")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._router.app(scope, receive, send)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """The application's and every channel's own lifespan."""
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(self.app.running())
+            for channel in self.channels:
+                await stack.enter_async_context(channel.running())
+            yield
+
+    async def _own(self, scope: Scope, receive: Receive, send: Send) -> None:
+        page = _PAGES.get(scope["path"])
+        if page is None or scope["type"] != "http":
+            nothing = f"There is nothing at '{scope['path'][:200]}'."
+            await refuse(scope, receive, send, NotFound(nothing, remedy="See '/'."))
+        elif scope["method"] not in ("GET", "HEAD"):
+            allowed = MethodNotAllowed(f"{scope['method']} does not apply here.", ["GET", "HEAD"])
+            await refuse(scope, receive, send, allowed)
+        else:
+            await answer(send, reply_json(page(self)), head=scope["method"] == "HEAD")
+
+
+class ChannelRoute(BaseRoute):
+    """A channel's path and everything below it, for requests and for websockets alike."""
+
+    def __init__(self, channel: Channel, app: Nexus) -> None:
+        self._path = channel.path
+        self._below = channel.path + "/"
+        self._channel: ASGIApp = channel.build(app.runtime, app.sessions, app.settings)
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        root: str = scope.get("root_path", "")
+        path: str = scope["path"]
+        if root:
+            path = path.removeprefix(root)
+        if path == self._path or path.startswith(self._below):
+            return Match.FULL, {"root_path": root + self._path}
+        return Match.NONE, {}
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._channel(scope, receive, send)
+
+
+def _index(host: Host) -> dict[str, object]:
+    try:
+        release = version("nexus-platform")
+    except PackageNotFoundError:  # run from a source tree that was never installed
+        release = ""
+    return {
+        "title": host.app.title,
+        "version": release,
+        "channels": {channel.name: channel.path for channel in host.channels},
+    }
+
+
+def _live(host: Host) -> dict[str, object]:
+    return {"status": "ok"}
+
+
+def _ready(host: Host) -> dict[str, object]:
+    return {"status": "ok", "channels": [channel.name for channel in host.channels]}
+
+
+_PAGES = {
+    "/": _index,
+    "/livez": _live,
+    "/health": _live,
+    "/readyz": _ready,
+    "/ready": _ready,
+}

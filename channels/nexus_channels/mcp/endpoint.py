@@ -1,0 +1,145 @@
+"""The ASGI application at /mcp: what stands in front of the SDK, and waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import msgspec
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from nexus.arguments import UNREADABLE, malformed
+from nexus.config import Settings
+from nexus.errors import InvalidInput, Malformed, MethodNotAllowed, NexusError, Unavailable
+from nexus.runtime import Runtime
+from nexus_channels.asgi import Disconnected, answer, read_body, refuse, reply_json
+
+logger = logging.getLogger("nexus")
+
+ENVELOPE = 64 * 1024
+"""What a message may be larger than the arguments in it, in bytes."""
+
+_PATIENCE = 15.0
+_LAST_WORDS = 2.0
+_SDK_SIDE = "nexus_channels.mcp.http"
+_PARSE_ERROR = -32700
+_INVALID_REQUEST = -32600
+
+
+class Endpoint:
+    """Requests that come before the SDK is loaded wait for it. If it cannot be loaded, they are answered
+    with 503 and the reason; nothing else of the server is affected."""
+
+    def __init__(self, runtime: Runtime, settings: Settings) -> None:
+        self._runtime = runtime
+        self._settings = settings
+        self._largest = settings.body_limit + ENVELOPE
+        self._ready = asyncio.Event()
+        self._closing = asyncio.Event()
+        self._served: Any = None
+        self._failure = Unavailable("MCP is not running.")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            failure = MethodNotAllowed("MCP is spoken over HTTP.", ["DELETE", "GET", "POST"])
+            await refuse(scope, receive, send, failure)
+            return
+        try:
+            app = await self._app()
+        except Unavailable as failure:
+            await refuse(scope, receive, send, failure)
+            return
+        match scope["method"]:
+            case "POST":
+                await self._message(app, scope, receive, send)
+            case "GET":
+                await self._stream(app, scope, receive, send)
+            case _:
+                await app(scope, receive, send)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Serve. On leaving, what still runs is cancelled and rolled back."""
+        self._ready, self._closing = asyncio.Event(), asyncio.Event()
+        forget = self._runtime.feed.on_close(self._close)
+        # A task of its own: the SDK's cancel scopes must be left in the task that entered them.
+        serving = asyncio.create_task(self._serve())
+        try:
+            yield
+        finally:
+            forget()
+            self._close()
+            serving.cancel()
+            await asyncio.wait({serving}, timeout=_LAST_WORDS)
+
+    async def _serve(self) -> None:
+        try:
+            sdk_side = await asyncio.to_thread(importlib.import_module, _SDK_SIDE)
+            async with sdk_side.serving(self._runtime, self._settings.body_limit, self._largest) as served:
+                self._served = served
+                self._ready.set()
+                await asyncio.Event().wait()
+        except Exception as failure:
+            logger.exception("MCP cannot be served")
+            self._failure = Unavailable(
+                f"MCP could not be started: {type(failure).__name__}: {failure}.",
+                remedy="The server's log says more.",
+            )
+        finally:
+            self._served = None
+            self._ready.set()
+
+    async def _app(self) -> ASGIApp:
+        if self._served is None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_PATIENCE):
+                    await self._ready.wait()
+        if self._served is None:
+            if self._ready.is_set():
+                raise self._failure
+            raise Unavailable("MCP is still loading.", remedy="Try again in a few seconds.")
+        app: ASGIApp = self._served.app
+        return app
+
+    async def _message(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            body = await read_body(scope, receive, self._largest)
+            check_json(body)
+        except Disconnected:
+            return
+        except InvalidInput as failure:
+            await answer(send, reply_json(rejection(failure), failure.status))
+            return
+        unread: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def replay() -> Message:
+            return unread.pop() if unread else await receive()
+
+        await app(scope, replay, send)
+
+    async def _stream(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+        """An event stream ends when the server begins to close: otherwise the server would wait for it."""
+        open_ = False
+
+        async def leave() -> Message:
+            if not await _first(receive(), self._closing.wait()):
+                return {"type": "http.disconnect"}
+            return await receive()
+
+        async def watched(message: Message) -> None:
+            nonlocal open_
+            open_ = message["type"] == "http.response.start" or message.get("more_body", False)
+            await send(message)
+
+        await app(scope, leave, watched)
+        if open_:  # the SDK leaves a response unfinished when it believes the client gone
+            await send({"type": "http.response.body", "body": b""})
+
+    def _close(self) -> None:
+        self._closing.set()
+        if self._served is not None:
+            self._served.close()

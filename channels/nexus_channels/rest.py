@@ -1,0 +1,321 @@
+"""REST: resources and their verbs as addresses and methods, workflows to be executed.
+
+/api                            what there is
+/api/session                    who asks
+/api/{resource}                 GET list, POST create
+/api/{resource}/{id}            GET get, PATCH and PUT update, DELETE delete
+/api/{resource}:{verb}          POST any other verb; GET too when it reads
+/api/workflows                  the operations that belong to no resource
+/api/workflows/{name}           one operation, by any of its spellings
+/api/workflows/{name}/execute   POST runs it
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from nexus.arguments import malformed, pointer
+from nexus.config import Settings
+from nexus.errors import (
+    InvalidArguments,
+    InvalidInput,
+    MethodNotAllowed,
+    NexusError,
+    NotFound,
+    Problem,
+    TooLarge,
+)
+from nexus.operation import Effect, Operation
+from nexus.registry import Registry
+from nexus.runtime import Runtime
+from nexus.schema import json_schema
+from nexus.session import Session, Sessions
+from nexus_channels.asgi import (
+    JSON,
+    Disconnected,
+    Reply,
+    allow,
+    answer,
+    has_body,
+    path_below,
+    query_pairs,
+    read_body,
+    reply_json,
+    reply_problem,
+    unexpected,
+    unquoted,
+)
+
+_COLLECTION = {"GET": "list", "POST": "create"}
+_RECORD = {"GET": "get", "PATCH": "update", "PUT": "update", "DELETE": "delete"}
+_IN_QUERY = frozenset({"GET", "DELETE"})
+
+_raw_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+
+class RestChannel:
+    """The channel `rest`."""
+
+    name = "rest"
+    path = "/api"
+
+    def __init__(self) -> None:
+        self._registry = Registry()
+        self._open = True
+
+    def build(self, runtime: Runtime, sessions: Sessions, settings: Settings) -> ASGIApp:
+        self._registry = runtime.registry
+        self._open = sessions.open
+        return Rest(runtime, settings.body_limit)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        yield
+
+    def hint(self, base_url: str) -> str:
+        listed = (r for r in self._registry.resources() if "list" in self._registry.verbs(r))
+        resource = next(listed, "")
+        credential = "" if self._open else '-H "Authorization: Bearer $NEXUS_API_KEY" '
+        return f"curl {credential}{base_url}{self.path}" + (f"/{resource}" if resource else "")
+
+
+class Rest:
+    """The ASGI application. It looks the registry up at each request: what is registered is there
+    at once."""
+
+    def __init__(self, runtime: Runtime, limit: int) -> None:
+        self._runtime = runtime
+        self._registry = runtime.registry
+        self._limit = limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        method = scope["method"]
+        head = method == "HEAD"
+        try:
+            reply = await self._reply(scope, receive, "GET" if head else method)
+        except Disconnected:
+            return
+        except MethodNotAllowed as failure:
+            if method == "OPTIONS":
+                reply = 204, b"", [(b"allow", allow(failure.allowed))]
+            else:
+                reply = reply_problem(failure)
+        except NexusError as failure:
+            reply = reply_problem(failure)
+        except Exception as failure:
+            reply = reply_problem(unexpected(scope, failure))
+        await answer(send, reply, head=head)
+
+    async def _reply(self, scope: Scope, receive: Receive, method: str) -> Reply:
+        path = path_below(scope)
+        if not path:
+            return self._overview(scope, method)
+        name, slash, below = path[1:].partition("/")
+        if slash:
+            if name == "workflows":
+                return await self._workflow(scope, receive, method, below)
+            if not below or "/" in below:
+                raise _nothing_at(scope)
+            return await self._record(scope, receive, method, unquoted(name), unquoted(below))
+        resource, colon, verb = name.partition(":")
+        if colon:
+            return await self._custom(scope, receive, method, unquoted(resource), unquoted(verb))
+        if name == "workflows":
+            return self._workflows(scope, method)
+        if name == "session":
+            return self._session(scope, method)
+        return await self._collection(scope, receive, method, unquoted(resource))
+
+    async def _collection(
+        self, scope: Scope, receive: Receive, method: str, resource: str
+    ) -> Reply:
+        operation = self._placed(scope, method, resource, _COLLECTION, on_record=False)
+        result = await self._run(scope, receive, method, operation)
+        if method == "GET":
+            return 200, msgspec.json.encode(result), [JSON]
+        headers = [JSON]
+        created = result.get("id") if isinstance(result, Mapping) else getattr(result, "id", None)
+        if created is not None:
+            root = scope.get("root_path", "")
+            location = quote(f"{root}/{resource}/") + quote(str(created), safe="")
+            headers.append((b"location", location.encode()))
+        return 201, msgspec.json.encode(result), headers
+
+    async def _record(
+        self, scope: Scope, receive: Receive, method: str, resource: str, record: str
+    ) -> Reply:
+        operation = self._placed(scope, method, resource, _RECORD, on_record=True)
+        result = await self._run(scope, receive, method, operation, record)
+        if result is None and method == "DELETE":
+            return 204, b"", []
+        return 200, msgspec.json.encode(result), [JSON]
+
+    async def _custom(
+        self, scope: Scope, receive: Receive, method: str, resource: str, verb: str
+    ) -> Reply:
+        operation = self._registry.verbs(resource).get(verb)
+        if operation is None:
+            raise self._registry.unknown(f"{resource}.{verb}")
+        if verb in (_RECORD if operation.on_record else _COLLECTION).values():
+            raise _nothing_at(scope)
+        reads = operation.effect is Effect.READ
+        _allow_only(scope, method, ("GET", "POST") if reads else ("POST",))
+        return reply_json(await self._run(scope, receive, method, operation))
+
+    async def _workflow(self, scope: Scope, receive: Receive, method: str, below: str) -> Reply:
+        name, slash, action = below.partition("/")
+        if not name or (slash and action != "execute"):
+            raise _nothing_at(scope)
+        operation = self._registry.outside(unquoted(name))
+        if slash:
+            _allow_only(scope, method, ("POST",))
+            return reply_json(await self._run(scope, receive, method, operation))
+        _allow_only(scope, method, ("GET",))
+        _take_no_arguments(scope, "workflows")
+        described = {
+            **_summary(operation),
+            "input": json_schema(operation.input),
+            "output": json_schema(operation.output),
+        }
+        return reply_json(described)
+
+    def _overview(self, scope: Scope, method: str) -> Reply:
+        _allow_only(scope, method, ("GET",))
+        _take_no_arguments(scope, "api")
+        root = scope.get("root_path", "")
+        resources = [
+            {"name": name, "path": f"{root}/{name}", "verbs": list(self._registry.verbs(name))}
+            for name in self._registry.resources()
+        ]
+        workflows = [
+            {"name": o.name, "path": f"{root}/workflows/{o.name}"}
+            for o in self._registry.public()
+            if not o.resource
+        ]
+        return reply_json({"resources": resources, "workflows": workflows})
+
+    def _workflows(self, scope: Scope, method: str) -> Reply:
+        _allow_only(scope, method, ("GET",))
+        _take_no_arguments(scope, "workflows")
+        return reply_json([_summary(o) for o in self._registry.public() if not o.resource])
+
+    def _session(self, scope: Scope, method: str) -> Reply:
+        _allow_only(scope, method, ("GET",))
+        _take_no_arguments(scope, "session")
+        session: Session = scope["nexus.session"]
+        return reply_json(
+            {
+                "user": session.user,
+                "roles": sorted(session.roles),
+                "tenant": session.tenant,
+                "scopes": sorted(session.scopes),
+            }
+        )
+
+    def _placed(
+        self, scope: Scope, method: str, resource: str, table: dict[str, str], *, on_record: bool
+    ) -> Operation:
+        """The operation that a method means at an address."""
+        verbs = self._registry.verbs(resource)
+        operation = verbs.get(table.get(method, ""))
+        if operation is not None and operation.on_record is on_record:
+            return operation
+        if not verbs:
+            raise self._registry.unknown(f"{resource}.{table.get(method, 'list')}")
+        placed = {m for m, v in table.items() if v in verbs and verbs[v].on_record is on_record}
+        if not placed:
+            raise _nothing_at(scope)
+        raise _not_allowed(scope, method, placed)
+
+    async def _run(
+        self,
+        scope: Scope,
+        receive: Receive,
+        method: str,
+        operation: Operation,
+        record: str | None = None,
+    ) -> Any:
+        arguments: dict[str, object] | bytes
+        if method in _IN_QUERY:
+            if has_body(scope):
+                raise InvalidInput(
+                    f"{method} takes no body.", remedy="Put the arguments into the query."
+                )
+            arguments = self._query_arguments(scope, operation, record)
+        else:
+            if scope["query_string"]:
+                raise InvalidInput(
+                    f"{method} takes no arguments in the query.",
+                    remedy="Put them into the body, as a JSON object.",
+                )
+            arguments = await read_body(scope, receive, self._limit) or b"{}"
+            if record is not None:
+                arguments = _with_id(operation, arguments, record)
+        session: Session = scope["nexus.session"]
+        return await self._runtime.invoke(operation.name, arguments, session, channel="rest")
+
+    def _query_arguments(
+        self, scope: Scope, operation: Operation, record: str | None
+    ) -> dict[str, object]:
+        given: dict[str, object] = {}
+        if record is not None:
+            given["id"] = operation.arguments.from_text("id", record)
+        query = scope["query_string"]
+        if not query:
+            return given
+        if len(query) > self._limit:
+            raise TooLarge(f"The query is longer than {self._limit} bytes.")
+        for name, text in query_pairs(query):
+            if name in given:
+                repeated = f"the argument '{name[:80]}' is given more than once"
+                problem = Problem(InvalidArguments.TYPE, pointer(name), repeated)
+                raise InvalidArguments(operation.name, [problem])
+            given[name] = operation.arguments.from_text(name, text)
+        return given
+
+
+def _with_id(operation: Operation, body: bytes, record: str) -> bytes:
+    """The arguments in `body` and the id from the address, as JSON still: they are decoded by the
+    same rules as those of a request without an id."""
+    identity = operation.arguments.from_text("id", record)
+    try:
+        given = _raw_object(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as failure:
+        if isinstance(failure, msgspec.ValidationError):
+            return body  # the kernel says what is wrong with it
+        raise malformed(failure) from None
+    own = given.get("id")
+    if own is not None and msgspec.json.decode(own) != msgspec.to_builtins(identity):
+        differs = "'id' in the body is not the one in the address"
+        raise InvalidArguments(operation.name, [Problem(InvalidArguments.TYPE, "/id", differs)])
+    return msgspec.json.encode({**given, "id": identity})
+
+
+def _allow_only(scope: Scope, method: str, methods: tuple[str, ...]) -> None:
+    if method not in methods:
+        raise _not_allowed(scope, method, set(methods))
+
+
+def _not_allowed(scope: Scope, method: str, placed: set[str]) -> MethodNotAllowed:
+    allowed = placed | {"OPTIONS"} | ({"HEAD"} if "GET" in placed else set())
+    return MethodNotAllowed(f"{method} does not apply to '{scope['path'][:200]}'.", allowed)
+
+
+def _nothing_at(scope: Scope) -> NotFound:
+    return NotFound(f"There is nothing at '{scope['path'][:200]}'.")
+
+
+def _take_no_arguments(scope: Scope, name: str) -> None:
+    for given, _ in query_pairs(scope["query_string"]):
+        unknown = f"unknown argument '{given[:80]}'"
+        raise InvalidArguments(name, [Problem(InvalidArguments.UNKNOWN, pointer(given), unknown)])
+
+
+def _summary(operation: Operation) -> dict[str, object]:
+    return {"name": operation.name, "summary": operation.summary, "effect": operation.effect}

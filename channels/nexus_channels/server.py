@@ -1,0 +1,228 @@
+"""Serve an application with uvicorn until told to stop; then let everybody finish, in time."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from types import FrameType
+
+import uvicorn
+
+from nexus.app import Nexus
+from nexus.config import is_loopback
+from nexus.errors import ConfigurationError
+from nexus_channels.guard import Guard
+from nexus_channels.host import Host
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_LONGEST_FRAME = 4
+"""Websocket frames over the body limit are answered with an error, up to so many times the limit;
+beyond that the protocol closes the connection."""
+_STUCK_PEER = 60_000
+"""Milliseconds after which a peer that takes nothing of what is sent to it counts as gone."""
+_AFTER_CANCEL = 0.5
+_AFTER_GRACE = 1.5
+_ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+
+
+def serve(app: Nexus, *, host: str | None = None, port: int | None = None) -> None:
+    """Serve until interrupted or terminated; whoever is being served then has `settings.shutdown`
+    seconds to end. A second signal ends the process at once.
+
+    Raises ConfigurationError for a host that can be reached from elsewhere when no API key is set,
+    and for an address that cannot be listened on."""
+    if not logging.getLogger().handlers:
+        logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    listener = _listen(app, host, port)
+    server = _Server(app, listener, announce=_announce)
+    with listener:
+        server.run(sockets=[listener])
+    server.finished()
+
+
+@asynccontextmanager
+async def running_server(
+    app: Nexus, *, host: str | None = None, port: int | None = 0
+) -> AsyncIterator[str]:
+    """Serve in the running event loop for as long as the context is open; gives the base URL."""
+    listener = _listen(app, host, port)
+    started = asyncio.Event()
+    server = _Server(app, listener, announce=lambda _: started.set(), signals=False)
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    serving.add_done_callback(lambda _: started.set())
+    try:
+        await started.wait()
+        if not serving.done():
+            yield server.base_url
+    finally:
+        server.should_exit = True
+        await serving
+        listener.close()
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server with a shutdown of our own: see `shutdown`."""
+
+    def __init__(
+        self,
+        app: Nexus,
+        listener: socket.socket,
+        *,
+        announce: Callable[[_Server], None],
+        signals: bool = True,
+    ) -> None:
+        self.app = app
+        self.host = Host(app)
+        self.base_url = _url(listener)
+        self._announce = announce
+        self._signals = signals
+        self._closing = asyncio.Event()
+        self._deadline: threading.Timer | None = None
+        super().__init__(
+            uvicorn.Config(
+                Guard(self.host, app.sessions),
+                loop="uvloop" if sys.platform != "win32" else "asyncio",
+                http="httptools",
+                ws="websockets-sansio",
+                ws_max_size=app.settings.body_limit * _LONGEST_FRAME,
+                ws_per_message_deflate=False,
+                lifespan="off",  # entered around everything: failures come out as they are
+                interface="asgi3",
+                log_config=None,
+                log_level="warning",
+                access_log=False,
+                proxy_headers=False,
+                server_header=False,
+                timeout_graceful_shutdown=1,
+            )
+        )
+
+    async def _serve(self, sockets: list[socket.socket] | None = None) -> None:
+        async with self.host.running():
+            await super()._serve(sockets)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self.lifespan.state["nexus.closing"] = self._closing
+        await super().startup(sockets)
+        gc.freeze()  # what is loaded by now stays: the collector need not look at it again
+        self._announce(self)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take no more connections; tell the channels, by `scope["state"]["nexus.closing"]` and the
+        end of the feed; let what runs finish within the grace, and cancel the rest, before anything
+        that it uses is closed."""
+        for server in self.servers:
+            server.close()
+        websocket = self.config.ws_protocol_class
+        for connection in list(self.server_state.connections):
+            if websocket is None or not isinstance(connection, websocket):
+                connection.shutdown()
+        self._closing.set()
+        self.app.feed.close()
+        if tasks := set(self.server_state.tasks):
+            await asyncio.wait(tasks, timeout=self.app.settings.shutdown)
+        if tasks := set(self.server_state.tasks):
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks, timeout=_AFTER_CANCEL)
+        await super().shutdown(sockets)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Does not raise the signals again afterwards, as uvicorn does: they end in success."""
+        if not self._signals or threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        original = {number: signal.signal(number, self.handle_exit) for number in _SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in original.items():
+                signal.signal(number, handler)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self.should_exit:
+            signal.signal(sig, signal.SIG_DFL)
+            signal.raise_signal(sig)
+        self.should_exit = True
+        # Threads cannot be cancelled: a handler that blocks in one would hold up the end.
+        self._deadline = threading.Timer(self.app.settings.shutdown + _AFTER_GRACE, _end)
+        self._deadline.daemon = True
+        self._deadline.start()
+
+    def finished(self) -> None:
+        """The end came in time."""
+        if self._deadline is not None:
+            self._deadline.cancel()
+
+
+def _end() -> None:
+    print("Something did not end in time; it was left behind.", file=sys.stderr)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
+
+
+def _listen(app: Nexus, host: str | None, port: int | None) -> socket.socket:
+    host = app.settings.host if host is None else host
+    port = app.settings.port if port is None else port
+    if app.sessions.open and not is_loopback(host):
+        raise ConfigurationError(
+            f"Without an API key, '{host}' would let in everybody who can reach it.",
+            remedy="Set NEXUS_API_KEY, or listen on 127.0.0.1.",
+        )
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+    except OSError as failure:
+        raise _unusable(host, port, failure) from failure
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if sys.platform == "linux":
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _STUCK_PEER)
+        listener.bind(address)
+        listener.listen(2048)  # so that a port which is taken is found here, not later
+    except OSError as failure:
+        listener.close()
+        raise _unusable(host, port, failure) from failure
+    return listener
+
+
+def _unusable(host: str, port: int, failure: OSError) -> ConfigurationError:
+    return ConfigurationError(
+        f"Cannot listen on {host}, port {port}: {failure.strerror}.",
+        remedy="Choose another with --port or NEXUS_PORT; 0 takes any that is free.",
+    )
+
+
+def _url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    host = _ANY.get(host, host)
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _announce(server: _Server) -> None:
+    print(f"Serving {server.app.title} on {server.base_url}", file=sys.stderr)
+    for channel in server.host.channels:
+        print(f"  {channel.name:<10} {channel.hint(server.base_url)}", file=sys.stderr)
+    print(f"  {'cli':<10} {_cli_hint(server.app)}", file=sys.stderr, flush=True)
+
+
+def _cli_hint(app: Nexus) -> str:
+    registry = app.registry
+    location = f"--app {app.settings.app} " if app.settings.app else ""
+    for resource in registry.resources():
+        if "list" in registry.verbs(resource):
+            return f"nexus {location}{resource} list"
+    return f"nexus {location}--help"

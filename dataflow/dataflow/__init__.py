@@ -1,0 +1,5 @@
+"""Models and databases."""
+
+from dataflow.app import DataFlow
+
+__all__ = ["DataFlow"]

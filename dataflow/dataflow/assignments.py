@@ -1,0 +1,94 @@
+"""What an update does to a record: plain values, and operators in either of their two shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from dataflow.fields import Field
+from dataflow.model import Model
+from nexus.arguments import pointer
+from nexus.errors import InvalidArguments, Problem, did_you_mean
+
+_OPERATORS = {"$set": "set", "$inc": "inc", "$mul": "mul", "$multiply": "mul"}
+_LATER = frozenset({"$min", "$max", "$unset", "$push", "$pull", "$addToSet"})
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """`op` is set, inc or mul. What is absent counts as 0 for the latter two."""
+
+    field: str
+    op: str
+    value: Any
+
+
+def parse_assignments(model: Model, given: Mapping[str, object], at: str = "") -> tuple[Assignment, ...]:
+    """From `{"price": 3, "stock": {"$inc": 5}}` or `{"$inc": {"stock": 5}}`. Raises InvalidArguments naming
+    each field or operator that is wrong; a field may be assigned once."""
+    made: dict[str, Assignment] = {}
+    problems: list[Problem] = []
+    for name, op, value, where in _pairs(model, given, at):
+        try:
+            if name in made:
+                raise _problem(InvalidArguments.TYPE, where, f"'{name}' is assigned twice")
+            made[name] = _assignment(model, name, op, value, where)
+        except _Refused as refused:
+            problems.append(refused.problem)
+    if problems:
+        raise InvalidArguments(f"{model.route}.update", problems)
+    return tuple(made.values())
+
+
+def _pairs(model: Model, given: Mapping[str, object], at: str) -> Iterator[tuple[str, str, object, str]]:
+    for key, value in given.items():
+        where = at + pointer(key)
+        if key.startswith("$"):
+            inner = value if isinstance(value, Mapping) else {"": value}
+            for name, operand in inner.items():
+                yield name, key, operand, where + pointer(name)
+        elif isinstance(value, Mapping) and len(value) == 1 and next(iter(value)).startswith("$"):
+            ((op, operand),) = value.items()
+            yield key, op, operand, where + pointer(op)
+        else:
+            yield key, "$set", value, where
+
+
+def _assignment(model: Model, name: str, op: str, value: object, where: str) -> Assignment:
+    if op not in _OPERATORS:
+        detail = f"'{op}' is not available yet" if op in _LATER else f"there is no operator '{op[:80]}'"
+        hint = "" if op in _LATER else f". {did_you_mean(op, _OPERATORS)}"
+        raise _problem(InvalidArguments.UNKNOWN, where, detail + hint)
+    names = [field.name for field in model.writable() if field.name != "id"]
+    if name not in names:
+        detail = f"{model.route} has no field '{name[:80]}' to write. {did_you_mean(name, names)}"
+        raise _problem(InvalidArguments.UNKNOWN, where, detail.rstrip())
+    field = model.fields[name]
+    kind = _OPERATORS[op]
+    if kind != "set" and (not field.kind.numeric or value is None):
+        raise _problem(InvalidArguments.TYPE, where, f"'{op}' takes a number, on a number field")
+    return Assignment(name, kind, _converted(model, field, value, where))
+
+
+def _converted(model: Model, field: Field, value: object, where: str) -> object:
+    try:
+        return field.check(model.route, msgspec.convert(value, field.given_type))
+    except msgspec.ValidationError as failure:
+        message = str(failure).replace("`", "")
+        detail = f"'{field.name}': {message[0].lower()}{message[1:]}"
+        raise _problem(InvalidArguments.TYPE, where, detail) from None
+    except InvalidArguments as failure:
+        raise _problem(InvalidArguments.TYPE, where, failure.problems[0].detail) from None
+
+
+class _Refused(Exception):
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.detail)
+        self.problem = problem
+
+
+def _problem(code: str, where: str, detail: str) -> _Refused:
+    return _Refused(Problem(code, where, detail))

@@ -1,0 +1,87 @@
+"""What a database must be able to do for us. Everything that differs between databases is in here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import sqlalchemy as sa
+
+from dataflow.fields import Field
+from dataflow.model import Model
+from nexus.call import Call
+
+Row = Sequence[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Codec:
+    """How a value travels; None where it travels as it is. `from_log` reads what the change log holds."""
+
+    encode: Callable[[Any], Any] | None = None
+    decode: Callable[[Any], Any] | None = None
+    from_log: Callable[[Any], Any] | None = None
+
+
+class Connection(Protocol):
+    """A driver's connection, with our errors. `caller` is who the next statements are for; the change log
+    learns it from there."""
+
+    caller: Call | None
+
+    async def fetch(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
+        """Run one statement and return its rows, if it gives any."""
+
+    async def begin(self, *, write: bool) -> None: ...
+
+    async def commit(self) -> None: ...
+
+    async def rollback(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+class Dialect(Protocol):
+    """One database engine, at one address."""
+
+    name: str
+    location: str
+    compiler: sa.engine.Dialect
+    readers: int
+    writers: int
+
+    def column_type(self, field: Field) -> sa.types.TypeEngine[Any]: ...
+
+    def codec(self, field: Field) -> Codec: ...
+
+    def table_options(self) -> dict[str, Any]:
+        """Keyword arguments for each sqlalchemy.Table."""
+
+    def in_list(self, column: sa.ColumnElement[Any], name: str) -> sa.ColumnElement[bool]:
+        """`column IN` a list that travels as one parameter; for anything but floats."""
+
+    def list_parameter(self, values: list[Any]) -> object:
+        """How such a list travels."""
+
+    async def open_reader(self) -> Connection: ...
+
+    async def open_writer(self) -> Connection: ...
+
+    def install_sql(self, model: Model, table: sa.Table) -> list[str]:
+        """All that first use of the model runs, in order; running it again changes nothing."""
+
+    async def install(self, connection: Connection, model: Model, table: sa.Table) -> None:
+        """Make the table and its capture, once, also when several processes begin together."""
+
+    def head_sql(self) -> str:
+        """Gives one row: epoch, position, floor."""
+
+    def read_log_sql(self) -> str:
+        """From position, up to a limit: pos, table, key, row, old, actor, session, run, tenant, at."""
+
+    async def changed_elsewhere(self, connection: Connection) -> None:
+        """Return when another connection has written, or after a second."""
+
+    def dispose(self) -> None:
+        """Remove what was made for this instance only."""

@@ -1,0 +1,246 @@
+"""SQLite: one writer and a few readers, each on its own thread, over a write-ahead log."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import shutil
+import sqlite3
+import tempfile
+import weakref
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import aiosqlite
+import msgspec
+import sqlalchemy as sa
+from sqlalchemy.dialects import sqlite as sqlite_sql
+
+from dataflow.dialects import sqlite_log
+from dataflow.dialects.base import Codec
+from dataflow.dialects.sqlite_errors import translated
+from dataflow.fields import Field, Kind
+from dataflow.model import Model
+from nexus.call import Call
+from nexus.errors import RegistrationError
+
+_BUSY_MS = 5000
+_POLL = 0.1
+_COLUMNS: dict[Kind, Any] = {
+    Kind.TEXT: sa.TEXT,
+    Kind.INTEGER: sa.INTEGER,
+    Kind.FLOAT: sa.REAL,
+    Kind.BOOLEAN: sa.INTEGER,
+    Kind.DATETIME: sa.TEXT,
+    Kind.DATE: sa.TEXT,
+    Kind.JSON: sa.TEXT,
+}
+
+
+def _datetime_text(value: datetime.datetime) -> str:
+    return value.isoformat(timespec="microseconds")[:-6] + "Z"  # always UTC: of one width, so it sorts
+
+
+def _json_text(value: object) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+_CODECS = {
+    Kind.TEXT: Codec(),
+    Kind.INTEGER: Codec(),
+    Kind.FLOAT: Codec(encode=float, from_log=float),  # an integer would come back from RETURNING as one
+    Kind.BOOLEAN: Codec(encode=int, decode=bool, from_log=bool),
+    Kind.DATETIME: Codec(_datetime_text, datetime.datetime.fromisoformat, datetime.datetime.fromisoformat),
+    Kind.DATE: Codec(datetime.date.isoformat, datetime.date.fromisoformat, datetime.date.fromisoformat),
+    Kind.JSON: Codec(_json_text, msgspec.json.decode, msgspec.json.decode),
+}
+
+
+class Sqlite:
+    """The database in the file `path`, or in a temporary one of its own when there is none."""
+
+    name = "sqlite"
+    readers = 4
+    writers = 1
+
+    def __init__(self, path: str | None) -> None:
+        # numeric_dollar would name parameters; plain question marks are what the driver is fastest with.
+        self.compiler: sa.engine.Dialect = sqlite_sql.dialect(paramstyle="qmark")
+        self._remove: Callable[[], object] = lambda: None
+        if path is None:
+            # A private file behaves as any other database does; a real :memory: has one connection only.
+            folder = tempfile.mkdtemp(prefix="nexus-")
+            self._remove = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+            self.path = Path(folder, "memory.db")
+            self.location = ":memory:"
+            self._synchronous = "OFF"  # it ends with the process: there is nothing to be durable for
+        else:
+            self.path = Path(path).absolute()
+            self.location = str(self.path)
+            self._synchronous = "FULL"
+
+    def column_type(self, field: Field) -> sa.types.TypeEngine[Any]:
+        column: sa.types.TypeEngine[Any] = _COLUMNS[field.kind]()
+        return column
+
+    def codec(self, field: Field) -> Codec:
+        return _CODECS[field.kind]
+
+    def table_options(self) -> dict[str, Any]:
+        # STRICT: without it a sum that overflows becomes a float, and any program may store text as a number.
+        return {"sqlite_autoincrement": True, "sqlite_strict": True}
+
+    def in_list(self, column: sa.ColumnElement[Any], name: str) -> sa.ColumnElement[bool]:
+        values = sa.func.json_each(sa.bindparam(name, type_=sa.TEXT)).table_valued("value")
+        return column.in_(sa.select(values.c.value))
+
+    def list_parameter(self, values: list[Any]) -> object:
+        return _json_text(values)
+
+    async def open_reader(self) -> SqliteConnection:
+        return await self._open("PRAGMA query_only = ON")
+
+    async def open_writer(self) -> SqliteConnection:
+        connection = await self._open("PRAGMA recursive_triggers = ON", "PRAGMA foreign_keys = ON")
+        try:
+            await connection.become_writer()
+        except BaseException:
+            await connection.close()
+            raise
+        return connection
+
+    def install_sql(self, model: Model, table: sa.Table) -> list[str]:
+        create = str(sa.schema.CreateTable(table, if_not_exists=True).compile(dialect=self.compiler)).strip()
+        triggers = sqlite_log.capture_triggers(model).values()
+        return [*sqlite_log.SYSTEM_TABLES, create, *triggers]
+
+    async def install(self, connection: Any, model: Model, table: sa.Table) -> None:
+        create = str(sa.schema.CreateTable(table, if_not_exists=True).compile(dialect=self.compiler))
+        triggers = sqlite_log.capture_triggers(model)
+        columns = await connection.fetch("SELECT name FROM pragma_table_info(?)", (model.table_name,))
+        if columns:
+            self._check_columns(model, {row[0] for row in columns})
+            found = await connection.fetch(
+                "SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND tbl_name = ?",
+                (model.table_name,),
+            )
+            if triggers.items() <= dict(found).items():
+                return
+        await connection.begin(write=True)
+        try:
+            await connection.fetch(create)
+            for trigger, sql in triggers.items():
+                await connection.fetch(f'DROP TRIGGER IF EXISTS "{trigger}"')
+                await connection.fetch(sql)
+            await connection.commit()
+        except BaseException:
+            await connection.rollback()
+            raise
+
+    def _check_columns(self, model: Model, present: set[str]) -> None:
+        missing = [name for name in model.fields if name not in present]
+        if missing:
+            raise RegistrationError(
+                f"The table '{model.table_name}' exists and has no column {', '.join(missing)}.",
+                remedy="Changing existing tables is not available yet: add the columns yourself.",
+            )
+
+    def head_sql(self) -> str:
+        return sqlite_log.HEAD
+
+    def read_log_sql(self) -> str:
+        return sqlite_log.READ
+
+    async def changed_elsewhere(self, connection: Any) -> None:
+        for _ in range(int(1 / _POLL)):
+            ((version,),) = await connection.fetch("PRAGMA data_version")
+            if version != connection.seen_version:
+                connection.seen_version = version
+                return
+            await asyncio.sleep(_POLL)
+
+    def dispose(self) -> None:
+        self._remove()
+
+    async def _open(self, *pragmas: str) -> SqliteConnection:
+        if not self.path.parent.is_dir():
+            raise translated(sqlite3.OperationalError(f"no folder '{self.path.parent}'"))
+        driver = aiosqlite.connect(self.path, isolation_level=None, cached_statements=512)
+        driver._thread.daemon = True  # a program that forgets to close must still be able to end
+        try:
+            connection = SqliteConnection(await driver)
+        except sqlite3.Error as failure:
+            raise translated(failure) from failure
+        try:
+            await connection.fetch(f"PRAGMA busy_timeout = {_BUSY_MS}")
+            await connection.fetch("PRAGMA journal_mode = WAL")
+            await connection.fetch(f"PRAGMA synchronous = {self._synchronous}")
+            for pragma in pragmas:
+                await connection.fetch(pragma)
+        except BaseException:
+            await connection.close()
+            raise
+        return connection
+
+
+class SqliteConnection:
+    """One connection and its thread, which runs statements in the order they were given."""
+
+    __slots__ = ("_driver", "_serving", "caller", "seen_version")
+
+    def __init__(self, driver: aiosqlite.Connection) -> None:
+        self.caller: Call | None = None
+        self.seen_version: int | None = None  # of the data, when this connection looked last
+        self._driver = driver
+        self._serving: Call | None = None  # whose statement the thread is running
+
+    async def fetch(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
+        try:
+            # The caller goes along with its statement: a cancelled one may still run when the next begins.
+            rows: list[Any] = await self._driver._execute(  # type: ignore[no-untyped-call]
+                self._fetch, self.caller, sql, parameters
+            )
+        except (sqlite3.Error, OverflowError, UnicodeEncodeError) as failure:
+            raise translated(failure) from failure
+        return rows
+
+    async def begin(self, *, write: bool) -> None:
+        await self.fetch("BEGIN IMMEDIATE" if write else "BEGIN")
+
+    async def commit(self) -> None:
+        await self.fetch("COMMIT")
+
+    async def rollback(self) -> None:
+        if self._driver.in_transaction:
+            await self.fetch("ROLLBACK")
+
+    async def close(self) -> None:
+        await self._driver.interrupt()
+        await self._driver.close()
+
+    async def become_writer(self) -> None:
+        """Make the log's tables if they are missing, and have this connection's changes say who made them."""
+        tables = await self.fetch("SELECT count(*) FROM sqlite_master WHERE name LIKE 'dataflow_changes%'")
+        if tables[0][0] < len(sqlite_log.SYSTEM_TABLES):
+            await self.begin(write=True)
+            for sql in sqlite_log.SYSTEM_TABLES:
+                await self.fetch(sql)
+            await self.fetch(sqlite_log.FIRST_HEAD)
+            await self.commit()
+        await self._driver.create_function(sqlite_log.CALLER, 1, self._about_caller)
+        await self.fetch(sqlite_log.STAMP)
+
+    def _fetch(self, caller: Call | None, sql: str, parameters: Sequence[Any]) -> list[Any]:
+        self._serving = caller
+        return self._driver._conn.execute(sql, parameters).fetchall()
+
+    def _about_caller(self, what: str) -> str | None:
+        call = self._serving
+        if call is None:
+            return None
+        if what == "actor":
+            return call.session.user
+        if what == "session":
+            return call.session.id
+        return call.run_id if what == "run" else call.session.tenant

@@ -1,0 +1,236 @@
+"""Create, get, list, update, delete and count: one record or one query at a time."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from dataflow.assignments import parse_assignments
+from dataflow.fields import INT_MAX, INT_MIN, MISSING, Field
+from dataflow.model import Model
+from dataflow.naming import snake_case
+from dataflow.store import Store
+from nexus.arguments import pointer
+from nexus.call import Call
+from nexus.errors import InvalidArguments, Problem
+from nexus.operation import Effect, Operation
+
+_MOST_RECORDS = 1000
+
+FilterArgument = Annotated[
+    dict[str, Any] | None,
+    Meta(description='Which records: MongoDB\'s grammar, as in {"price": {"$gt": 3}, "name": "Lamp"}'),
+]
+OrderArgument = Annotated[
+    str | list[str] | None,
+    Meta(description="Fields to sort by; '-' before a name for descending, as in -price,name"),
+]
+LimitArgument = Annotated[int, Meta(ge=1, le=_MOST_RECORDS, description="At most this many records")]
+OffsetArgument = Annotated[int, Meta(ge=0, le=INT_MAX, description="Leave out this many records first")]
+FieldsArgument = Annotated[
+    dict[str, Any] | UnsetType,
+    Meta(description='New values, or operators on what is stored, as in {"stock": {"$inc": 5}}'),
+]
+
+
+class CountResult(msgspec.Struct):
+    count: int
+
+
+class DeleteResult(msgspec.Struct):
+    deleted: int
+    id: int | str
+
+
+def crud_operations(model: Model, store: Store) -> list[Operation]:
+    return [make(model, store) for make in (_create, _get, _list, _update, _delete, _count)]
+
+
+def _operation(model: Model, verb: str, node: str, effect: Effect, summary: str, **parts: Any) -> Operation:
+    return Operation(
+        name=f"{model.route}.{verb}",
+        resource=model.route,
+        verb=verb,
+        node=f"{model.name}{node}Node",
+        effect=effect,
+        summary=summary,
+        **parts,
+    )
+
+
+def _one(model: Model) -> str:
+    noun = snake_case(model.name).replace("_", " ")
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
+
+
+def _many(model: Model) -> str:
+    return model.route.replace("_", " ")
+
+
+def _create(model: Model, store: Store) -> Operation:
+    fields = [field for field in model.writable() if not (field.name == "id" and model.generates_id)]
+    struct = _struct(model, "Create", [(f.name, f.given_type, _default(f)) for f in fields])
+    names = tuple(field.name for field in fields)
+    if model.generates_id:
+        optional_id = ("id", _key_type(model) | UnsetType, UNSET)
+        struct = _struct(
+            model, "Create", [*((f.name, f.given_type, _default(f)) for f in fields), optional_id]
+        )
+
+    async def create(call: Call, arguments: Any) -> msgspec.Struct:
+        values = {name: getattr(arguments, name) for name in names}
+        if model.generates_id and arguments.id is not UNSET:
+            values["id"] = arguments.id
+        return await store.create(call, model, values)
+
+    summary = f"Create {_one(model)}." + (f" {model.description}" if model.description else "")
+    return _operation(
+        model,
+        "create",
+        "Create",
+        Effect.CREATE,
+        summary,
+        handler=create,
+        input=struct,
+        output=model.record,
+    )
+
+
+def _get(model: Model, store: Store) -> Operation:
+    async def get(call: Call, arguments: Any) -> msgspec.Struct:
+        return await store.get(call, model, arguments.id)
+
+    return _operation(
+        model,
+        "get",
+        "Read",
+        Effect.READ,
+        f"Read {_one(model)} by id.",
+        handler=get,
+        input=_struct(model, "Get", [_key(model)]),
+        output=model.record,
+        on_record=True,
+    )
+
+
+def _list(model: Model, store: Store) -> Operation:
+    async def list_(call: Call, arguments: Any) -> msgspec.Struct:
+        where, order = model.parse_filter(arguments.filter), model.parse_order(arguments.order_by)
+        records = await store.list(call, model, where, order, arguments.limit, arguments.offset)
+        return result(records, len(records), arguments.limit, arguments.offset)
+
+    result = msgspec.defstruct(
+        f"{model.name}List",
+        [("records", list[model.record]), ("count", int), ("limit", int), ("offset", int)],  # type: ignore[name-defined]
+    )
+    struct = _struct(
+        model,
+        "List",
+        [
+            ("filter", FilterArgument, None),
+            ("order_by", OrderArgument, None),
+            ("limit", LimitArgument, 100),
+            ("offset", OffsetArgument, 0),
+        ],
+    )
+    return _operation(
+        model,
+        "list",
+        "List",
+        Effect.READ,
+        f"List {_many(model)}: those that match a filter, sorted, in pages.",
+        handler=list_,
+        input=struct,
+        output=result,
+    )
+
+
+def _update(model: Model, store: Store) -> Operation:
+    fields = [field for field in model.writable() if field.name != "id"]
+    names = tuple(field.name for field in fields)
+
+    async def update(call: Call, arguments: Any) -> msgspec.Struct:
+        plain = {n: v for n in names if (v := getattr(arguments, n)) is not UNSET}
+        document = {} if arguments.fields is UNSET else arguments.fields
+        changes = parse_assignments(model, plain) + parse_assignments(model, document, pointer("fields"))
+        twice = {change.field for change in changes if change.field in plain and change.field in document}
+        if twice or not changes:
+            detail = f"'{min(twice)}' is given twice" if twice else "nothing to change was given"
+            problem = Problem(InvalidArguments.TYPE, pointer("fields"), detail)
+            raise InvalidArguments(f"{model.route}.update", [problem])
+        return await store.update(call, model, arguments.id, changes)
+
+    optional = [(field.name, field.given_type | UnsetType, UNSET) for field in fields]
+    return _operation(
+        model,
+        "update",
+        "Update",
+        Effect.UPDATE,
+        f"Change fields of {_one(model)}; the others stay.",
+        handler=update,
+        input=_struct(model, "Update", [_key(model), *optional, ("fields", FieldsArgument, UNSET)]),
+        output=model.record,
+        on_record=True,
+    )
+
+
+def _delete(model: Model, store: Store) -> Operation:
+    async def delete(call: Call, arguments: Any) -> DeleteResult:
+        await store.delete(call, model, arguments.id)
+        return DeleteResult(1, arguments.id)
+
+    return _operation(
+        model,
+        "delete",
+        "Delete",
+        Effect.DELETE,
+        f"Delete {_one(model)}.",
+        handler=delete,
+        input=_struct(model, "Delete", [_key(model)]),
+        output=DeleteResult,
+        on_record=True,
+    )
+
+
+def _count(model: Model, store: Store) -> Operation:
+    async def count(call: Call, arguments: Any) -> CountResult:
+        return CountResult(await store.count(call, model, model.parse_filter(arguments.filter)))
+
+    return _operation(
+        model,
+        "count",
+        "Count",
+        Effect.READ,
+        f"Count {_many(model)}: all, or those that match a filter.",
+        handler=count,
+        input=_struct(model, "Count", [("filter", FilterArgument, None)]),
+        output=CountResult,
+    )
+
+
+def _key_type(model: Model) -> Any:
+    return Annotated[int, Meta(ge=INT_MIN, le=INT_MAX)] if model.generates_id else str
+
+
+def _key(model: Model) -> tuple[str, Any]:
+    return ("id", _key_type(model))
+
+
+def _default(field: Field) -> Any:
+    if field.default is MISSING or not isinstance(field.default, (dict, list)):
+        return field.default
+    kept = msgspec.json.encode(field.default)  # so that each record gets its own
+    return msgspec.field(default_factory=lambda: msgspec.json.decode(kept))
+
+
+def _struct(model: Model, verb: str, fields: list[Any]) -> type[msgspec.Struct]:
+    spelt = [field[:2] if len(field) == 3 and field[2] is MISSING else field for field in fields]
+    return msgspec.defstruct(
+        f"{model.name}{verb}",
+        spelt,
+        forbid_unknown_fields=True,
+        kw_only=True,
+        module="dataflow.arguments",
+    )

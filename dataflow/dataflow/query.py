@@ -1,0 +1,147 @@
+"""Filters and orders as SQL. A statement is built and compiled once for each shape; only values differ."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import sqlalchemy as sa
+
+from dataflow.dialects.base import Dialect
+from dataflow.table import ModelTable
+from nexus.errors import InvalidFilter
+from nexus.filters import All, Filter, Not, Test
+from nexus.filters import Any as AnyOf
+
+Shape: TypeAlias = tuple[Any, ...]
+
+_MOST_PARAMETERS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """SQL text, and the names of its parameters in the order in which the driver wants their values.
+    `constants` are those that the statement itself brings."""
+
+    sql: str
+    names: tuple[str, ...]
+    constants: Mapping[str, Any]
+
+    def bind(self, values: Mapping[str, Any]) -> list[Any]:
+        if self.constants:
+            values = {**self.constants, **values}
+        return [values[name] for name in self.names]
+
+
+def compiled(statement: sa.ClauseElement, dialect: Dialect) -> Statement:
+    done = statement.compile(dialect=dialect.compiler)
+    constants = {name: value for name, value in done.params.items() if value is not None}
+    return Statement(str(done), tuple(getattr(done, "positiontup", None) or ()), constants)
+
+
+class Where:
+    """A filter over one table: its `shape`, which is hashable and holds no values, and its `values`, by the
+    names that the parameters have in `clause`."""
+
+    def __init__(self, tree: Filter, table: ModelTable, dialect: Dialect) -> None:
+        self._tree = tree
+        self._table = table
+        self._dialect = dialect
+        self.values: dict[str, Any] = {}
+        self._taken = 0
+        self.shape = self._shape(tree)
+
+    def clause(self) -> sa.ColumnElement[bool]:
+        """The condition. Never true for what the filter does not mean; NULL counts as false."""
+        self._taken = 0
+        return self._clause(self._tree)
+
+    def _next(self) -> str:
+        self._taken += 1
+        return f"w{self._taken}"
+
+    def _shape(self, tree: Filter) -> Shape:
+        match tree:
+            case All(parts):
+                return ("all", *map(self._shape, parts))
+            case AnyOf(parts):
+                return ("any", *map(self._shape, parts))
+            case Not(part):
+                return ("not", self._shape(part))
+            case Test(field, "in", value):
+                return self._shape_in(field, value)
+            case Test(field, op, None):
+                return (op, field, None)
+            case Test(field, op, value):
+                self.values[self._next()] = self._encode(field, value)
+                return (op, field)
+
+    def _shape_in(self, field: str, given: tuple[Any, ...]) -> Shape:
+        values = [self._encode(field, value) for value in given if value is not None]
+        name, null = self._next(), len(values) < len(given)
+        if not any(isinstance(value, float) for value in values):
+            self.values[name] = self._dialect.list_parameter(values)
+            return ("in", field, None, null)
+        if len(values) > _MOST_PARAMETERS:
+            raise InvalidFilter(f"'{field}': '$in' takes at most {_MOST_PARAMETERS} numbers with a fraction.")
+        self.values |= {f"{name}_{index}": value for index, value in enumerate(values)}
+        return ("in", field, len(values), null)
+
+    def _encode(self, field: str, value: object) -> object:
+        # A number of the other numeric type is compared as what it is.
+        return self._table.encode(field, value)
+
+    def _clause(self, tree: Filter) -> sa.ColumnElement[bool]:
+        match tree:
+            case All(parts):
+                return sa.and_(sa.true(), *map(self._clause, parts))
+            case AnyOf(parts):
+                return sa.or_(sa.false(), *map(self._clause, parts))
+            case Not(part):
+                return self._clause(part).is_not(sa.true())
+            case Test(field, "in", value):
+                return self._clause_in(field, value)
+            case Test(field, op, value):
+                column = self._table.table.c[field]
+                if value is None:
+                    return column.is_(None)
+                return _TESTS[op](column, sa.bindparam(self._next(), type_=column.type))
+
+    def _clause_in(self, field: str, given: tuple[Any, ...]) -> sa.ColumnElement[bool]:
+        column, name = self._table.table.c[field], self._next()
+        if name in self.values:
+            inside = self._dialect.in_list(column, name)
+        else:
+            names = [key for key in self.values if key.startswith(f"{name}_")]
+            inside = column.in_([sa.bindparam(key, type_=column.type) for key in names])
+        return sa.or_(inside, column.is_(None)) if None in given else inside
+
+
+def order_by(table: ModelTable, order: tuple[tuple[str, bool], ...]) -> list[sa.ColumnElement[Any]]:
+    """NULL comes before every value, as in MongoDB."""
+    columns: list[sa.ColumnElement[Any]] = []
+    for name, descending in order:
+        column = table.table.c[name]
+        if not table.model.fields[name].nullable:
+            columns.append(column.desc() if descending else column.asc())
+        else:
+            columns.append(column.desc().nulls_last() if descending else column.asc().nulls_first())
+    return columns
+
+
+def _ends(column: sa.ColumnElement[Any], value: Any) -> sa.ColumnElement[bool]:
+    long_enough = sa.func.length(column) >= sa.func.length(value)
+    tail = sa.func.substr(column, sa.func.length(column) - sa.func.length(value) + 1)
+    return sa.and_(long_enough, tail == value)
+
+
+_TESTS: dict[str, Callable[[sa.ColumnElement[Any], Any], sa.ColumnElement[bool]]] = {
+    "eq": lambda column, value: column == value,
+    "gt": lambda column, value: column > value,
+    "gte": lambda column, value: column >= value,
+    "lt": lambda column, value: column < value,
+    "lte": lambda column, value: column <= value,
+    "startswith": lambda column, value: sa.func.substr(column, 1, sa.func.length(value)) == value,
+    "endswith": _ends,
+}

@@ -1,0 +1,78 @@
+"""A model as a SQLAlchemy table, and its rows as records."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+
+from dataflow.dialects.base import Codec, Dialect
+from dataflow.model import Model
+
+Change = Callable[[Any], Any]
+
+
+class ModelTable:
+    """What a model is in one database: columns, and how values go in and come out."""
+
+    def __init__(self, model: Model, dialect: Dialect) -> None:
+        self.model = model
+        self.codecs: dict[str, Codec] = {f.name: dialect.codec(f) for f in model.fields.values()}
+        self.columns = tuple(model.fields)
+        self.table = sa.Table(
+            model.table_name,
+            sa.MetaData(),
+            *(
+                sa.Column(
+                    field.name,
+                    dialect.column_type(field),
+                    primary_key=field.name == "id",
+                    autoincrement=field.name == "id" and model.generates_id,
+                    nullable=field.nullable,
+                )
+                for field in model.fields.values()
+            ),
+            **dialect.table_options(),
+        )
+        self._record = model.record
+        self._decoders = [
+            (index, codec.decode)
+            for index, codec in enumerate(self.codecs.values())
+            if codec.decode is not None
+        ]
+        self._from_log: dict[str, Change] = {
+            name: codec.from_log for name, codec in self.codecs.items() if codec.from_log is not None
+        }
+
+    def encode(self, name: str, value: object) -> object:
+        if value is None:
+            return None
+        encode = self.codecs[name].encode
+        return value if encode is None else encode(value)
+
+    def record(self, row: Sequence[Any]) -> msgspec.Struct:
+        """A row of all columns, in their order, as a record."""
+        values = list(row)
+        for index, decode in self._decoders:
+            if values[index] is not None:
+                values[index] = decode(values[index])
+        return self._record(*values)
+
+    def logged(self, text: str | None) -> dict[str, Any] | None:
+        """A record as the change log holds it."""
+        if text is None:
+            return None
+        record: dict[str, Any] = msgspec.json.decode(text)
+        for name, decode in self._from_log.items():
+            if record.get(name) is not None:
+                with contextlib.suppress(
+                    ValueError
+                ):  # by another program; the rest of the record still counts
+                    record[name] = decode(record[name])
+        return record
+
+    def key(self, text: str) -> int | str:
+        return int(text) if self.model.generates_id else text

@@ -1,0 +1,109 @@
+"""Nexus: puts the parts together and owns their lifespan; nothing else."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from nexus import plugins
+from nexus.channel import Channel
+from nexus.config import Settings
+from nexus.errors import RegistrationError
+from nexus.feed import Feed
+from nexus.operation import Operation, operation
+from nexus.options import check_options
+from nexus.policy import Policy
+from nexus.ports import Contributor, Runnable
+from nexus.registry import Registry
+from nexus.runtime import Runtime
+from nexus.session import Sessions
+
+
+class Nexus:
+    """An application: models and workflows in, four channels out.
+
+        app = Nexus(db)
+        app.register("restock", workflow)
+        app.serve()
+
+    `channels` names those that are served, by default all. Raises TypeError for an option that does not
+    exist, ConfigurationError for one that cannot be honoured.
+    """
+
+    def __init__(
+        self,
+        dataflow_integration: Contributor | None = None,
+        *,
+        title: str = "Nexus",
+        channels: Sequence[str] | None = None,
+        settings: Settings | None = None,
+        **options: object,
+    ) -> None:
+        disabled = check_options(options)
+        self.title = title
+        self.settings = settings or Settings.from_environment()
+        self.registry = Registry()
+        self.sessions = Sessions(self.settings.api_key)
+        self.policy = Policy()
+        self.feed = Feed(self.registry, self.policy)
+        self.runtime = Runtime(self.registry, self.policy, self.feed)
+        self._contributors: list[Contributor] = []
+        self._wanted = channels
+        self._disabled = disabled
+        if dataflow_integration is not None:
+            self.attach(dataflow_integration)
+
+    @functools.cached_property
+    def channels(self) -> list[str]:
+        """The names of the channels that are served; found at the first use, since a program that serves
+        nothing need not look through what is installed."""
+        names = self._wanted if self._wanted is not None else plugins.channel_names()
+        return [name for name in names if name not in self._disabled]
+
+    @property
+    def contributors(self) -> tuple[Contributor, ...]:
+        """What was attached, in that order."""
+        return tuple(self._contributors)
+
+    def attach(self, contributor: Contributor) -> None:
+        """Offer what `contributor` has: the models of a DataFlow, those that come later included."""
+        self._contributors.append(contributor)
+        contributor.contribute(self.registry)
+        if contributor.changes is not None:
+            self.feed.add(contributor.changes)
+
+    def register(self, name: str, workflow: Runnable) -> None:
+        """Offer a workflow under `name`, also while the server runs."""
+        if not isinstance(name, str):
+            raise RegistrationError("register() takes the name first, then the workflow.")
+        self.registry.add(workflow.as_operation(name, self.registry))
+
+    def operation(self, function: Any) -> Operation:
+        """Offer an async function `(call, **arguments)` as an operation of its own name; a decorator."""
+        made: Operation = function if isinstance(function, Operation) else operation(function)
+        self.registry.add(made)
+        return made
+
+    def load_channels(self) -> list[Channel]:
+        return [plugins.load_channel(name) for name in self.channels]
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Nexus]:
+        """Enter this around the use of `runtime` in an event loop; it gives back what was opened there."""
+        try:
+            yield self
+        finally:
+            self.feed.close()
+            for contributor in self._contributors:
+                await contributor.close()
+
+    def asgi(self) -> Any:
+        """The whole application, every channel at its path, as one ASGI application."""
+        return plugins.load(plugins.ASGI)(self)
+
+    def serve(self, *, host: str | None = None, port: int | None = None) -> None:
+        """Serve until interrupted or terminated. Raises ConfigurationError when `host` can be reached from
+        elsewhere and no API key is set."""
+        plugins.load(plugins.SERVER)(self, host=host, port=port)

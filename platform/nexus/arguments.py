@@ -1,0 +1,151 @@
+"""The shape of an operation's arguments: checked here once, for every channel.
+
+The good path is one msgspec call. Only when that fails are the arguments looked at again, slowly, to name
+everything that is wrong with them and not just the first thing.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeAlias
+
+import msgspec
+from msgspec import inspect
+
+from nexus.errors import InvalidArguments, InvalidInput, Malformed, Problem, did_you_mean
+
+Given: TypeAlias = "Mapping[str, object] | bytes"
+
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What a JSON decoder raises for something that is not JSON; ValidationError is to be caught before."""
+
+_PATH = re.compile(r" - at `(?:key in )?\$(?P<path>.*)`$")
+_STEP = re.compile(r"\.([^.\[]+)|\[(\d+|\.\.\.)\]")
+_SHOWN = 60
+_STRUCTURED = (
+    inspect.AnyType,
+    inspect.DictType,
+    inspect.ListType,
+    inspect.StructType,
+    inspect.SetType,
+    inspect.VarTupleType,
+    inspect.TupleType,
+)
+
+
+class Arguments:
+    """What one operation accepts. `operation` is the name that its error messages begin with."""
+
+    def __init__(self, operation: str, struct: type[msgspec.Struct]) -> None:
+        self.operation = operation
+        self.struct = struct
+        self.fields = {field.encode_name: field for field in msgspec.structs.fields(struct)}
+        self._decode = msgspec.json.Decoder(struct).decode
+
+    def accept(self, given: Given) -> Any:
+        """Validated arguments from a mapping or from a JSON object in bytes.
+
+        Raises Malformed or InvalidArguments."""
+        try:
+            if isinstance(given, bytes):
+                return self._decode(given)
+            return msgspec.convert(given, self.struct)
+        except msgspec.ValidationError as failure:
+            raise self._explain(given, failure) from None
+        except UNREADABLE as failure:
+            raise malformed(failure) from None
+
+    def from_text(self, name: str, text: str) -> object:
+        """The value meant by `text`, as typed in a shell or a URL, for the argument `name`."""
+        field = self.fields.get(name)
+        if field is None:
+            raise InvalidArguments(self.operation, [self._unknown(name)])
+        try:
+            return self._read(field.type, text)
+        except msgspec.ValidationError as failure:
+            raise InvalidArguments(self.operation, [self._mistyped(name, failure)]) from None
+        except UNREADABLE as failure:
+            raise malformed(failure, of=f"{self.operation}: '{name}'") from None
+
+    def _read(self, wanted: Any, text: str) -> object:
+        kinds = _kinds(wanted)
+        if any(isinstance(kind, inspect.StrType) for kind in kinds):
+            return msgspec.convert(text, wanted)
+        if any(isinstance(kind, _STRUCTURED) for kind in kinds):
+            return msgspec.json.decode(text, type=wanted)
+        return msgspec.convert(text, wanted, strict=False)
+
+    def _explain(self, given: Given, failure: msgspec.ValidationError) -> InvalidInput:
+        if isinstance(given, bytes):
+            try:
+                given = msgspec.json.decode(given, type=dict[str, msgspec.Raw])
+            except msgspec.ValidationError as shape:
+                detail = f"the arguments: {_plain(str(shape))}"
+                return InvalidArguments(self.operation, [Problem(InvalidArguments.TYPE, "", detail)])
+            except UNREADABLE as unreadable:
+                return malformed(unreadable)
+        problems = list(self._problems(given))
+        if not problems:  # a rule on the whole struct, such as its __post_init__
+            problems = [Problem(InvalidArguments.TYPE, "", _plain(str(failure)))]
+        return InvalidArguments(self.operation, problems)
+
+    def _problems(self, given: Mapping[str, object]) -> Iterator[Problem]:
+        for name in given:
+            if name not in self.fields:
+                yield self._unknown(str(name))
+        for name, field in self.fields.items():
+            if field.required and name not in given:
+                yield Problem(InvalidArguments.MISSING, pointer(name), f"missing argument '{name}'")
+        for name, field in self.fields.items():
+            if name in given:
+                try:
+                    _as(field.type, given[name])
+                except msgspec.ValidationError as failure:
+                    yield self._mistyped(name, failure)
+
+    def _unknown(self, name: str) -> Problem:
+        shown = name if len(name) <= _SHOWN else name[:_SHOWN] + "…"
+        detail = f"unknown argument '{shown}'. {did_you_mean(name, self.fields)}".rstrip()
+        return Problem(InvalidArguments.UNKNOWN, pointer(name), detail)
+
+    def _mistyped(self, name: str, failure: msgspec.ValidationError) -> Problem:
+        message = str(failure)
+        path: list[str | int] = [name]
+        if match := _PATH.search(message):
+            message = message[: match.start()]
+            path += [step or index for step, index in _STEP.findall(match["path"])]
+        return Problem(InvalidArguments.TYPE, pointer(*path), f"'{name}': {_plain(message)}")
+
+
+def pointer(*steps: str | int) -> str:
+    """A JSON Pointer (RFC 6901)."""
+    return "".join("/" + str(step).replace("~", "~0").replace("/", "~1") for step in steps)
+
+
+def malformed(failure: Exception, of: str = "The input") -> Malformed:
+    """Malformed, from what a JSON decoder said."""
+    if isinstance(failure, RecursionError):
+        return Malformed(f"{of} is nested too deeply.")
+    reason = str(failure).removeprefix("JSON is malformed: ")
+    return Malformed(f"{of} is not valid JSON: {reason}.")
+
+
+@functools.lru_cache(maxsize=4096)
+def _kinds(wanted: Any) -> tuple[inspect.Type, ...]:
+    info = inspect.type_info(wanted)
+    kinds = info.types if isinstance(info, inspect.UnionType) else (info,)
+    return tuple(k.type if isinstance(k, inspect.Metadata) else k for k in kinds)
+
+
+def _as(wanted: Any, value: object) -> object:
+    if isinstance(value, msgspec.Raw):
+        return msgspec.json.decode(value, type=wanted)
+    return msgspec.convert(value, wanted)
+
+
+def _plain(message: str) -> str:
+    """What msgspec says, as a part of our own sentence."""
+    message = message.replace("`", "")
+    return message[:1].lower() + message[1:]

@@ -1,0 +1,135 @@
+"""One invocation, from the outer door to the commit."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Literal
+
+from nexus.errors import NexusError, WriteInRead
+from nexus.operation import Effect, Operation
+from nexus.ports import Resource, Unit
+from nexus.session import Session
+
+if TYPE_CHECKING:
+    from nexus.arguments import Given
+    from nexus.runtime import Runtime
+
+
+class Call:
+    """Who asked for which operation on which channel, and what is open on their behalf.
+
+    Everything that runs inside shares it, and so commits or rolls back together. `atomic` says that the
+    call may do more than one thing: its statements then go through one transaction per resource, begun at
+    the first of them. Otherwise its one statement commits by itself.
+    """
+
+    __slots__ = (
+        "_run_id",
+        "_units",
+        "atomic",
+        "channel",
+        "operation",
+        "over",
+        "runtime",
+        "session",
+        "written",
+    )
+
+    def __init__(self, runtime: Runtime, session: Session, operation: Operation, channel: str) -> None:
+        self.runtime = runtime
+        self.session = session
+        self.operation = operation
+        self.channel = channel
+        self.atomic = operation.atomic and operation.effect is Effect.RUN
+        self.over = False
+        self.written: set[Resource] = set()
+        self._units: dict[Resource, _OpenUnit] = {}
+        self._run_id: str | None = None
+
+    @property
+    def run_id(self) -> str | None:
+        """Names this invocation in the change log; None for a plain model operation."""
+        if self._run_id is None and self.operation.effect is Effect.RUN:
+            self._run_id = uuid.uuid4().hex
+        return self._run_id
+
+    async def run(self, name: str | Operation, arguments: Given) -> Any:
+        """The inner door: run another operation inside this call, with the same session, the same checks
+        and the same transaction."""
+        operation = self.runtime.registry[name] if isinstance(name, str) else name
+        self.runtime.policy.check(self.session, operation)
+        return await operation.handler(self, operation.arguments.accept(arguments))
+
+    @asynccontextmanager
+    async def connection(
+        self, resource: Resource, *, write: bool, statements: Literal["one", "many"] = "one"
+    ) -> AsyncIterator[Any]:
+        """A connection of `resource`: the call's transaction if there is one or must be one, else any free
+        connection for one statement."""
+        if self.over:
+            raise NexusError(f"'{self.operation.name}' has ended: its call cannot be used any more.")
+        if write:
+            if self.operation.effect is Effect.READ:
+                raise WriteInRead(
+                    f"'{self.operation.name}' is declared as reading and tried to write.",
+                    remedy="Declare its effect as what it does.",
+                )
+            self.written.add(resource)
+        if self.operation.effect is not Effect.READ and (self.atomic or statements == "many"):
+            unit = self._units.get(resource)
+            if unit is None:
+                unit = self._units[resource] = _OpenUnit()
+            async with unit.lock:
+                if unit.work is None:
+                    unit.work = await resource.begin(self)
+                yield unit.work.connection
+        else:
+            async with resource.lend(self, write=write) as connection:
+                yield connection
+
+    async def commit(self) -> None:
+        """Commit what is open. Work on several resources commits one after the other: a failure rolls the
+        remaining ones back, and says so."""
+        self.over = True
+        while self._units:
+            _, unit = self._units.popitem()
+            if unit.work is not None:
+                try:
+                    await _finish(unit.work.commit())
+                except BaseException:
+                    await self.rollback()
+                    raise
+
+    async def rollback(self) -> None:
+        self.over = True
+        units = [unit.work for unit in self._units.values() if unit.work is not None]
+        self._units.clear()
+        for work in units:
+            await _finish(work.rollback())
+
+
+class _OpenUnit:
+    """A transaction that begins when the first statement needs it; `lock` keeps statements one at a time."""
+
+    __slots__ = ("lock", "work")
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.work: Unit | None = None
+
+
+async def _finish(work: Any) -> None:
+    """Await to the end, even when the awaiting task is cancelled meanwhile."""
+    task = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError as request:
+            cancelled = request
+    task.result()
+    if cancelled is not None:
+        raise cancelled

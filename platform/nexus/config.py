@@ -1,0 +1,65 @@
+"""Settings: read from the environment once, and passed on from there."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+
+import msgspec
+
+from nexus.errors import ConfigurationError, did_you_mean, nearest
+
+PREFIX = "NEXUS_"
+_FOR_TESTS = PREFIX + "TEST_"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Each is the environment variable of its name: `api_key` is NEXUS_API_KEY.
+
+    `body_limit` bounds one request, in bytes, on every channel. `shutdown` is how many seconds running
+    requests get to end. `app` is where the CLI finds the application: `module:name` or `path.py:name`.
+    """
+
+    app: str = ""
+    host: str = "127.0.0.1"
+    port: int = 8000
+    api_key: str | None = None
+    body_limit: int = 1 << 20
+    shutdown: float = 3.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.port <= 65535:
+            raise ConfigurationError(f"The port {self.port} is not between 0 and 65535.")
+        if self.body_limit < 1:
+            raise ConfigurationError("NEXUS_BODY_LIMIT must be a positive number of bytes.")
+        if not 0 <= self.shutdown <= 60:
+            raise ConfigurationError("NEXUS_SHUTDOWN must be between 0 and 60 seconds.")
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:
+        """Raises ConfigurationError for a value of the wrong type, and for a name that is probably a
+        misspelt setting."""
+        known = {PREFIX + field.name.upper(): field.name for field in fields(cls)}
+        given: dict[str, object] = {}
+        for name, value in environment.items():
+            if name in known:
+                given[known[name]] = value
+            elif name.startswith(PREFIX) and not name.startswith(_FOR_TESTS) and nearest(name, known):
+                raise ConfigurationError(f"There is no setting {name}.", remedy=did_you_mean(name, known))
+        try:
+            return msgspec.convert(given, cls, strict=False)
+        except msgspec.ValidationError as failure:
+            raise ConfigurationError(f"The environment's NEXUS_ settings: {failure}.") from None
+
+
+def is_loopback(host: str) -> bool:
+    """Whether listening on `host` can be reached from this machine only."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,265 @@
+"""Every failure a caller can meet, on every channel, is one of these.
+
+NexusError                    NX-500   the root; a failure whose cause is ours
+├── InvalidInput              NX-400   what was sent cannot be accepted
+│   ├── Malformed             NX-400   not JSON, not UTF-8, nested without end
+│   ├── TooLarge              NX-413   over the limit for one request
+│   ├── UnsupportedMedia      NX-415   a body that is not declared as JSON
+│   ├── InvalidArguments      DF-101 missing, DF-102 wrong type, DF-106 unknown argument
+│   ├── InvalidFilter         DF-107   a filter, a sort order or a field list that cannot be meant
+│   ├── InvalidCursor         NX-410   a cursor that this server did not write
+│   └── CursorExpired         NX-411   a cursor from which nothing can be resumed any more
+├── UnknownOperation          DF-701   no operation, node or workflow of that name
+├── UnknownTopic              NX-404   nothing to subscribe to under that name
+├── Misdirected               NX-421   a host that this server does not answer to
+├── MethodNotAllowed          NX-405   the address exists, the verb does not apply
+├── NotFound                  DF-404   no such record
+├── Unauthenticated           NX-401   a credential is required or was not recognised
+├── Forbidden                 NX-403   the session may not do this
+├── Conflict                  NX-409   the database refuses: unique, foreign key, version
+├── TimedOut                  NX-504   also an asyncio.TimeoutError
+├── Unavailable               NX-503   a resource is busy or gone; trying again may help
+├── SlowConsumer              NX-429   a subscriber that does not keep up
+├── WriteInRead               NX-501   an operation declared as reading tries to write
+├── RegistrationError         DF-801   a model, workflow or operation that cannot be registered
+└── ConfigurationError        NX-510   a setting that cannot be honoured
+    └── DatabaseUrlError      DF-401   a database URL that cannot be used
+
+`code` is the same on every channel. `status` is for HTTP, `exit_code` for the shell; each channel only
+chooses the form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong with the arguments; `pointer` is a JSON Pointer into them."""
+
+    code: str
+    pointer: str
+    detail: str
+
+
+class NexusError(Exception):
+    """The root of the tree. `detail` names the offending thing, `remedy` says what to do about it."""
+
+    code = "NX-500"
+    title = "Internal error"
+    status = 500
+    exit_code = 1
+
+    def __init__(self, detail: str, *, remedy: str = "", problems: tuple[Problem, ...] = ()) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.remedy = remedy
+        self.problems = problems
+        self.node = ""  # in a workflow: where it happened
+
+    def __str__(self) -> str:
+        return f"{self.detail} {self.remedy}".rstrip()
+
+    def describe(self) -> dict[str, object]:
+        """What every channel sends, in its own envelope."""
+        described: dict[str, object] = {
+            "code": self.code,
+            "title": self.title,
+            "detail": self.detail,
+        }
+        if self.remedy:
+            described["remedy"] = self.remedy
+        if self.node:
+            described["node"] = self.node
+        if self.problems:
+            described["errors"] = [
+                {"pointer": p.pointer, "detail": p.detail, "code": p.code} for p in self.problems
+            ]
+        return described
+
+
+class InvalidInput(NexusError):
+    code = "NX-400"
+    title = "Invalid input"
+    status = 400
+    exit_code = 2
+
+
+class Malformed(InvalidInput):
+    title = "Malformed input"
+
+
+class TooLarge(InvalidInput):
+    code = "NX-413"
+    title = "Too large"
+    status = 413
+
+
+class UnsupportedMedia(InvalidInput):
+    code = "NX-415"
+    title = "Unsupported media type"
+    status = 415
+
+
+class InvalidArguments(InvalidInput):
+    """`code` is that of the first problem: DF-101 missing, DF-102 wrong type, DF-106 unknown."""
+
+    title = "Invalid arguments"
+    status = 422
+
+    MISSING = "DF-101"
+    TYPE = "DF-102"
+    UNKNOWN = "DF-106"
+
+    def __init__(self, operation: str, problems: Iterable[Problem], *, remedy: str = "") -> None:
+        found = tuple(problems)
+        detail = f"{operation}: " + "; ".join(p.detail for p in found)
+        super().__init__(detail, remedy=remedy, problems=found)
+        self.code = found[0].code
+
+
+class InvalidFilter(InvalidInput):
+    code = "DF-107"
+    title = "Invalid filter"
+    status = 422
+
+
+class InvalidCursor(InvalidInput):
+    code = "NX-410"
+    title = "Invalid cursor"
+
+
+class CursorExpired(InvalidInput):
+    """A cursor from which nothing can be resumed any more: take a new snapshot."""
+
+    code = "NX-411"
+    title = "Cursor expired"
+    status = 410
+
+
+class UnknownOperation(NexusError):
+    code = "DF-701"
+    title = "Unknown operation"
+    status = 404
+    exit_code = 2
+
+
+class UnknownTopic(NexusError):
+    code = "NX-404"
+    title = "Unknown topic"
+    status = 404
+    exit_code = 2
+
+
+class MethodNotAllowed(NexusError):
+    code = "NX-405"
+    title = "Method not allowed"
+    status = 405
+    exit_code = 2
+
+    def __init__(self, detail: str, allowed: Iterable[str]) -> None:
+        self.allowed = tuple(sorted(allowed))
+        super().__init__(detail, remedy=f"Allowed here: {', '.join(self.allowed)}.")
+
+
+class Misdirected(NexusError):
+    code = "NX-421"
+    title = "Misdirected request"
+    status = 421
+    exit_code = 2
+
+
+class NotFound(NexusError):
+    code = "DF-404"
+    title = "Not found"
+    status = 404
+    exit_code = 3
+
+
+class Unauthenticated(NexusError):
+    code = "NX-401"
+    title = "Not authenticated"
+    status = 401
+    exit_code = 5
+
+
+class Forbidden(NexusError):
+    code = "NX-403"
+    title = "Forbidden"
+    status = 403
+    exit_code = 5
+
+
+class Conflict(NexusError):
+    code = "NX-409"
+    title = "Conflict"
+    status = 409
+    exit_code = 4
+
+
+class TimedOut(NexusError, TimeoutError):  # which asyncio.TimeoutError is another name of
+    code = "NX-504"
+    title = "Timed out"
+    status = 504
+    exit_code = 6
+
+
+class Unavailable(NexusError):
+    code = "NX-503"
+    title = "Unavailable"
+    status = 503
+    exit_code = 6
+
+
+class SlowConsumer(NexusError):
+    code = "NX-429"
+    title = "Slow consumer"
+    status = 429
+    exit_code = 6
+
+
+class WriteInRead(NexusError):
+    code = "NX-501"
+    title = "A reading operation tried to write"
+
+
+class RegistrationError(NexusError):
+    code = "DF-801"
+    title = "Cannot be registered"
+    exit_code = 2
+
+
+class ConfigurationError(NexusError):
+    code = "NX-510"
+    title = "Configuration error"
+    exit_code = 2
+
+
+class DatabaseUrlError(ConfigurationError):
+    code = "DF-401"
+    title = "Database URL error"
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that `name` was probably meant to be, if any is near."""
+    import difflib  # for a message only
+
+    names = list(known)
+    found = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    if found:
+        return found[0]
+    folded = {candidate.casefold(): candidate for candidate in names}
+    return folded.get(name.casefold())
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A remedy for a misspelt name: the nearest known one, else all of them when they are few."""
+    names = sorted(known)
+    near = nearest(name, names)
+    if near is not None:
+        return f"Did you mean '{near}'?"
+    if 0 < len(names) <= 12:
+        return f"Known: {', '.join(names)}."
+    return ""

@@ -1,0 +1,161 @@
+"""The one unit of everything: what a model or a workflow contributes and every channel offers."""
+
+from __future__ import annotations
+
+import enum
+import functools
+import inspect
+import re
+import typing
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from nexus.arguments import Arguments
+from nexus.errors import RegistrationError
+
+if TYPE_CHECKING:
+    from nexus.call import Call
+
+Handler = Callable[["Call", Any], Awaitable[Any]]
+
+# First words of the CLI and first path segments of REST: a resource of that name could not be reached.
+RESERVED_RESOURCES = frozenset(
+    {
+        "execute",
+        "export",
+        "install",
+        "login",
+        "logout",
+        "mcp",
+        "openapi",
+        "operations",
+        "run",
+        "runs",
+        "serve",
+        "session",
+        "watch",
+        "workflows",
+    }
+)
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*(\.[a-z][a-z0-9_]*)?")
+_LONGEST_NAME = 64  # the limit of MCP clients for the name of a tool
+
+
+class Effect(enum.StrEnum):
+    """What running an operation does. It alone decides the HTTP verb, the hints given to MCP clients and
+    whether the shell asks first."""
+
+    READ = "read"
+    CREATE = "create"
+    UPDATE = "update"
+    DELETE = "delete"
+    RUN = "run"
+
+
+class NoArguments(msgspec.Struct, forbid_unknown_fields=True):
+    """The input of an operation that takes nothing."""
+
+
+@dataclass(frozen=True)
+class Operation:
+    """A named, typed, permissioned piece of work.
+
+    `handler(call, arguments)` receives validated arguments as an instance of `input`. `resource` and `verb`
+    place it: `products` and `list`. An operation without a resource stands on its own, as a workflow does.
+    `on_record` says that it is about the one record named by its argument `id`. `node` is the name under
+    which workflows know it. An `internal` operation is for workflows only: no channel sees it.
+    """
+
+    name: str
+    handler: Handler
+    input: type[msgspec.Struct] = NoArguments
+    output: Any = Any
+    effect: Effect = Effect.RUN
+    summary: str = ""
+    permission: str = ""
+    resource: str = ""
+    verb: str = ""
+    on_record: bool = False
+    node: str = ""
+    internal: bool = False
+    atomic: bool = True
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name) or len(self.name) > _LONGEST_NAME:
+            raise RegistrationError(
+                f"'{self.name[:80]}' cannot be the name of an operation.",
+                remedy="Use at most 64 letters, digits, '_' and '-', beginning with a letter.",
+            )
+        if self.resource in RESERVED_RESOURCES:
+            raise RegistrationError(
+                f"'{self.resource}' cannot be the route of a model: it is taken by the platform.",
+                remedy='Choose another with __dataflow__ = {"route": "…"}.',
+            )
+        if not self.permission:
+            object.__setattr__(self, "permission", self.name)
+
+    @property
+    def tool(self) -> str:
+        """The name as an MCP tool, whose clients refuse dots."""
+        return self.name.replace(".", "_")
+
+    @functools.cached_property
+    def arguments(self) -> Arguments:
+        """The validator of the input, built at the first use and kept."""
+        return Arguments(self.name, self.input)
+
+
+def operation(
+    function: Callable[..., Awaitable[Any]] | None = None,
+    *,
+    name: str = "",
+    effect: Effect = Effect.RUN,
+    permission: str = "",
+) -> Any:
+    """Make an Operation of an async function `(call, **arguments)`: its annotations are the input, its
+    docstring the summary.
+
+        @operation
+        async def greet(call: Call, name: str) -> str: ...
+    """
+    if function is None:
+        return functools.partial(operation, name=name, effect=effect, permission=permission)
+    hints = typing.get_type_hints(function, include_extras=True)
+    parameters = list(inspect.signature(function).parameters.values())
+    if not inspect.iscoroutinefunction(function) or not parameters:
+        raise RegistrationError(f"'{function.__name__}' must be 'async def {function.__name__}(call, …)'.")
+    names = [parameter.name for parameter in parameters[1:]]
+    struct = _struct_of(function.__name__, parameters[1:], hints)
+
+    async def handler(call: Call, arguments: msgspec.Struct) -> Any:
+        return await function(call, **{key: getattr(arguments, key) for key in names})
+
+    summary = (inspect.getdoc(function) or "").partition("\n\n")[0]
+    return Operation(
+        name=name or function.__name__,
+        handler=handler,
+        input=struct,
+        output=hints.get("return", Any),
+        effect=effect,
+        summary=" ".join(summary.split()),
+        permission=permission,
+    )
+
+
+def _struct_of(name: str, parameters: list[inspect.Parameter], hints: dict[str, Any]) -> type[msgspec.Struct]:
+    fields: list[Any] = []
+    for parameter in parameters:
+        if parameter.kind in (
+            parameter.VAR_POSITIONAL,
+            parameter.VAR_KEYWORD,
+            parameter.POSITIONAL_ONLY,
+        ):
+            raise RegistrationError(f"{name}: the parameter '{parameter.name}' must have a name of its own.")
+        if parameter.name not in hints:
+            raise RegistrationError(f"{name}: the parameter '{parameter.name}' needs a type annotation.")
+        default = () if parameter.default is parameter.empty else (parameter.default,)
+        fields.append((parameter.name, hints[parameter.name], *default))
+    return msgspec.defstruct(name + "Input", fields, forbid_unknown_fields=True, kw_only=True)

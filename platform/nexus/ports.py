@@ -1,0 +1,122 @@
+"""What the kernel needs from others. `dataflow` implements it, `Nexus` attaches it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from nexus.filters import Filter
+from nexus.registry import Registry
+from nexus.session import Session
+
+if TYPE_CHECKING:
+    from nexus.call import Call
+
+Record = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedChange:
+    """One row of a change log: what a record was and what it is. `record` is None after a delete, `old`
+    before a create."""
+
+    pos: int
+    topic: str
+    key: Any
+    record: Record | None
+    old: Record | None
+    actor: str | None
+    session: str | None
+    run: str | None
+    tenant: str | None
+    at: str
+
+
+@dataclass(frozen=True, slots=True)
+class LogHead:
+    """Where a log stands: it holds the positions after `floor`, up to `pos`. A new `epoch` means that
+    positions known from another epoch mean nothing here."""
+
+    epoch: bytes
+    pos: int
+    floor: int
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The records of a topic as of one position of its log."""
+
+    head: LogHead
+    records: list[Record]
+
+
+class ChangeSource(Protocol):
+    """An ordered, gap-free log of committed changes."""
+
+    def has(self, topic: str) -> bool: ...
+
+    def topics(self) -> list[str]: ...
+
+    def parse(self, topic: str, where: object) -> Filter:
+        """The filter over this topic that a subscriber asks for; raises InvalidFilter."""
+
+    def fields(self, topic: str) -> tuple[str, ...]:
+        """The names of the fields of this topic's records."""
+
+    async def head(self, topic: str) -> LogHead:
+        """Where the log stands now, after making sure that changes to this topic are captured."""
+
+    async def read(self, after: int, limit: int) -> list[LoggedChange]:
+        """The next changes of every topic, in order."""
+
+    async def snapshot(self, topic: str, where: Filter, limit: int, session: Session) -> Snapshot:
+        """All records that match, as of one position; raises TooLarge beyond `limit`."""
+
+    async def changed(self) -> None:
+        """Return when the log may have grown by another process's doing, or after a second at most."""
+
+
+class Unit(Protocol):
+    """Work on one resource that becomes visible as a whole or not at all."""
+
+    @property
+    def connection(self) -> Any: ...
+
+    async def commit(self) -> None: ...
+
+    async def rollback(self) -> None: ...
+
+
+class Resource(Protocol):
+    """Something that a call reads and writes: a database."""
+
+    @property
+    def changes(self) -> ChangeSource | None:
+        """Where its changes can be followed."""
+
+    def lend(self, call: Call, *, write: bool) -> AbstractAsyncContextManager[Any]:
+        """A connection for one statement that commits by itself."""
+
+    async def begin(self, call: Call) -> Unit:
+        """A transaction on a connection of its own."""
+
+
+class Contributor(Protocol):
+    """A source of operations, now and later: a DataFlow with its models."""
+
+    @property
+    def changes(self) -> ChangeSource | None: ...
+
+    def contribute(self, registry: Registry) -> None:
+        """Add the operations that there are, and from now on those that come."""
+
+    async def close(self) -> None:
+        """Give back what is held in the running event loop."""
+
+
+class Runnable(Protocol):
+    """Something that becomes one operation: a workflow."""
+
+    def as_operation(self, name: str, registry: Registry) -> Any: ...

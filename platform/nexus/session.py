@@ -1,0 +1,50 @@
+"""Who is asking. A session is the same on every channel; a credential is what proves it."""
+
+from __future__ import annotations
+
+import hmac
+from dataclasses import dataclass
+
+from nexus.errors import Unauthenticated
+
+ALL = "*"
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """An identity and what it may do. `scopes` are permissions; `*` is all of them."""
+
+    id: str
+    user: str
+    scopes: frozenset[str] = frozenset()
+    roles: frozenset[str] = frozenset()
+    tenant: str | None = None
+
+
+LOCAL = Session(id="local", user="local", scopes=frozenset({ALL}))
+
+
+class Sessions:
+    """Resolves credentials. Without an API key there is one local user, who needs none; that is for
+    loopback only, and the server refuses to listen elsewhere. With a key, the network must show it."""
+
+    def __init__(self, api_key: str | None = None) -> None:
+        self._api_key = api_key.encode() if api_key else None
+
+    @property
+    def open(self) -> bool:
+        """Whether anyone who can reach the server is let in."""
+        return self._api_key is None
+
+    async def resolve(self, credential: str | None) -> Session:
+        """The session that `credential` proves; raises Unauthenticated."""
+        if self._api_key is None:
+            return LOCAL
+        if credential is None:
+            raise Unauthenticated(
+                "This server requires an API key.",
+                remedy="Send it as 'Authorization: Bearer …' or 'X-API-Key: …'.",
+            )
+        if not hmac.compare_digest(credential.encode(), self._api_key):
+            raise Unauthenticated("The API key is not valid.")
+        return LOCAL
