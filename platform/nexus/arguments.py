@@ -70,7 +70,7 @@ class Arguments:
             raise malformed(failure, of=f"{self.operation}: '{name}'") from None
 
     def _read(self, wanted: Any, text: str) -> object:
-        kinds = _kinds(wanted)
+        kinds = kinds_of(wanted)
         if any(isinstance(kind, inspect.StrType) for kind in kinds):
             return msgspec.convert(text, wanted)
         if any(isinstance(kind, _STRUCTURED) for kind in kinds):
@@ -133,10 +133,18 @@ def malformed(failure: Exception, of: str = "The input") -> Malformed:
 
 
 @functools.lru_cache(maxsize=4096)
-def _kinds(wanted: Any) -> tuple[inspect.Type, ...]:
-    info = inspect.type_info(wanted)
+def kinds_of(wanted: Any) -> tuple[inspect.Type, ...]:
+    """The alternatives that a type consists of: one, unless it is a union."""
+    info = _bare(inspect.type_info(wanted))
     kinds = info.types if isinstance(info, inspect.UnionType) else (info,)
-    return tuple(k.type if isinstance(k, inspect.Metadata) else k for k in kinds)
+    return tuple(_bare(kind) for kind in kinds)
+
+
+def _bare(info: inspect.Type) -> inspect.Type:
+    """Without what Annotated adds, as to a union to describe it."""
+    while isinstance(info, inspect.Metadata):
+        info = info.type
+    return info
 
 
 def _as(wanted: Any, value: object) -> object:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal
@@ -29,6 +29,7 @@ Event = Literal["enter", "update", "leave"]
 
 PAGE = 500
 QUEUE = 1000
+LAG = 20_000
 SNAPSHOT_LIMIT = 10_000
 
 
@@ -60,6 +61,7 @@ class Feed:
         self._sources: list[ChangeSource] = []
         self._tails: dict[ChangeSource, _Tail] = {}
         self._closing = False
+        self._on_close: list[Callable[[], None]] = []
 
     def add(self, source: ChangeSource) -> None:
         self._sources.append(source)
@@ -101,10 +103,20 @@ class Feed:
             tail.wake()
 
     def close(self) -> None:
-        """End every subscription, with its last cursor, and take no more."""
+        """The server is closing: end every subscription, with its last cursor, and take no more."""
+        if self._closing:
+            return
         self._closing = True
         for tail in list(self._tails.values()):
             tail.close()
+        for callback in tuple(self._on_close):
+            callback()
+
+    def on_close(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call `callback` when the server begins to close, for channels with streams of their own; returns
+        what ends that."""
+        self._on_close.append(callback)
+        return lambda: self._on_close.remove(callback)
 
     def _listing(self, topic: str) -> Operation:
         listing = self.registry.verbs(topic).get("list")
@@ -161,7 +173,11 @@ class Subscription:
         self._snapshot = snapshot
         self._queue: asyncio.Queue[Change | None] = asyncio.Queue(queue)
         self._failure: NexusError | None = None
+        self.ended = asyncio.Event()
+        """Set when the stream is about to end, for a channel that is stuck in sending."""
+        self._live = False  # whether the tail hands us changes; else we read the log ourselves
         self._epoch = b""
+        self._head = 0  # where the log stood at the beginning
         self._position = 0  # read from the log up to here
         self._offered = 0  # the last change that matched
         self._sent = 0  # the last change that the reader has taken
@@ -177,7 +193,7 @@ class Subscription:
         else:
             head = await self._source.head(self.topic)
         self._epoch = head.epoch
-        self._position = head.pos
+        self._position = self._head = head.pos
         if self._since is not None:
             self._position = cursor.redeem(self._since, head, self._query)
         self._sent = self._offered = self._position
@@ -192,44 +208,49 @@ class Subscription:
         self._feed._leave(self._source, self)
 
     async def __aiter__(self) -> AsyncIterator[Change]:
-        """Raises SlowConsumer when the reader falls behind, FeedClosed when the server ends, Forbidden or
-        UnknownTopic when the session may no longer follow the topic."""
-        async for change in self._catch_up():
-            self._check()
-            yield change
+        """Raises SlowConsumer when the reader falls far behind, FeedClosed when the server ends, Forbidden
+        or UnknownTopic when the session may no longer follow the topic."""
         while True:
-            self._check()
-            taken = await self._queue.get()
-            if taken is not None:
+            async for change in self._catch_up():
+                yield change
+            while self._live or not self._queue.empty():
                 self._check()
-                self._sent = taken.pos
-                yield taken
+                taken = await self._queue.get()
+                if taken is not None:
+                    self._check()
+                    self._sent = taken.pos
+                    yield taken
 
     def offer(self, logged: LoggedChange) -> None:
-        """Take a change from the tail; for the tail only."""
+        """Take a change from the tail; for the tail only. A reader whose queue is full goes back to the log
+        and catches up; one that falls too far behind even so is ended."""
         if logged.pos <= self._position:
-            return None
-        self._position = logged.pos
+            return
+        if not self._live:
+            if logged.pos - self._position > LAG:
+                self.end(
+                    SlowConsumer(
+                        f"The subscriber to '{self.topic}' fell more than {LAG} changes behind.",
+                        remedy="Connect again and resume from the last cursor.",
+                    )
+                )
+            return
+        position, offered = self._position, self._offered
         try:
+            self._position = logged.pos
             change = self._seen(logged)
+            if change is not None:
+                self._queue.put_nowait(change)
+        except asyncio.QueueFull:
+            self._live, self._position, self._offered = False, position, offered
         except Exception:  # a record of another program that the filter cannot be applied to
             logger.exception("change %d of '%s' cannot be delivered", logged.pos, self.topic)
-            return self.end(Unavailable(f"The change {logged.pos} of '{self.topic}' cannot be read."))
-        if change is None:
-            return None
-        try:
-            self._queue.put_nowait(change)
-        except asyncio.QueueFull:
-            self.end(
-                SlowConsumer(
-                    f"The subscriber to '{self.topic}' fell more than {self._queue.maxsize} changes behind.",
-                    remedy="Connect again and resume from the last cursor.",
-                )
-            )
+            self.end(Unavailable(f"The change {logged.pos} of '{self.topic}' cannot be read."))
 
     def end(self, failure: NexusError) -> None:
         """Let the reader meet `failure` next."""
         self._failure = failure
+        self.ended.set()
         with contextlib.suppress(asyncio.QueueFull):  # a full queue has a reader that will look anyway
             self._queue.put_nowait(None)
 
@@ -240,13 +261,16 @@ class Subscription:
 
     async def _catch_up(self) -> AsyncIterator[Change]:
         while True:
-            tail = self._feed._tail(self._source, self._position)
+            self._check()
+            tail = self._feed._tail(self._source, self._head)
             if self._position >= tail.position:
+                self._live = True
                 tail.attach(self)
                 return
             for logged in await self._source.read(self._position, PAGE):
                 self._position = logged.pos
                 if (change := self._seen(logged)) is not None:
+                    self._check()
                     self._sent = change.pos
                     yield change
 

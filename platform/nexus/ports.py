@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from nexus.filters import Filter
 from nexus.registry import Registry
@@ -114,6 +114,55 @@ class Contributor(Protocol):
 
     async def close(self) -> None:
         """Give back what is held in the running event loop."""
+
+
+class DescribedField(Protocol):
+    """A field of a model, for those who look at it."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def stored_type(self) -> Any:
+        """What reading the field gives."""
+
+    @property
+    def required(self) -> bool: ...
+
+    @property
+    def automatic(self) -> bool:
+        """Filled by the platform and never by a caller."""
+
+    @property
+    def default(self) -> Any:
+        """`msgspec.NODEFAULT` where there is none."""
+
+
+class DescribedModel(Protocol):
+    """A model, for those who look at it."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def table_name(self) -> str: ...
+
+    @property
+    def route(self) -> str: ...
+
+    @property
+    def fields(self) -> Mapping[str, DescribedField]: ...
+
+
+@runtime_checkable
+class Modelled(Protocol):
+    """A contributor whose operations come from models that are tables: a DataFlow."""
+
+    @property
+    def models(self) -> Mapping[str, DescribedModel]: ...
+
+    def install_sql(self, *models: str) -> list[str]:
+        """What the first use of these models, or of all, would run; touches no database."""
 
 
 class Runnable(Protocol):

@@ -49,7 +49,7 @@ def _json_text(value: object) -> str:
 _CODECS = {
     Kind.TEXT: Codec(),
     Kind.INTEGER: Codec(),
-    Kind.FLOAT: Codec(encode=float, from_log=float),  # an integer would come back from RETURNING as one
+    Kind.FLOAT: Codec(decode=float, from_log=float),  # RETURNING gives 3 for 3.0, as it is kept on disk
     Kind.BOOLEAN: Codec(encode=int, decode=bool, from_log=bool),
     Kind.DATETIME: Codec(_datetime_text, datetime.datetime.fromisoformat, datetime.datetime.fromisoformat),
     Kind.DATE: Codec(datetime.date.isoformat, datetime.date.fromisoformat, datetime.date.fromisoformat),

@@ -1,0 +1,75 @@
+"""Fixtures that every test may use."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from dataflow import DataFlow
+from nexus import LOCAL, Nexus
+
+settings.register_profile("quick", max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+settings.register_profile("long", max_examples=3000, deadline=None, suppress_health_check=list(HealthCheck))
+settings.load_profile(os.environ.get("NEXUS_TEST_PROFILE", "quick"))
+
+Invoke = Callable[..., Any]
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(autouse=True)
+def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests see the defaults, whatever the environment they are run in says."""
+    for name in list(os.environ):
+        if name == "DATABASE_URL" or (name.startswith("NEXUS_") and not name.startswith("NEXUS_TEST_")):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(params=["file", "memory"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty database, of each kind that models can live in."""
+    return ":memory:" if request.param == "memory" else f"sqlite:///{tmp_path / 'test.db'}"
+
+
+@pytest.fixture
+def db(database: str) -> DataFlow:
+    """A DataFlow on the database with one model."""
+    made = DataFlow(database)
+
+    @made.model
+    class Product:
+        """Something that is sold."""
+
+        name: str
+        price: float = 0.0
+        stock: int = 0
+        on_sale: bool = False
+        note: str | None = None
+        tags: list[str] = []
+
+    return made
+
+
+@pytest.fixture
+async def app(db: DataFlow) -> AsyncIterator[Nexus]:
+    made = Nexus(db)
+    async with made.running():
+        yield made
+
+
+@pytest.fixture
+def invoke(app: Nexus) -> Invoke:
+    """Run an operation as the local user."""
+
+    async def run(name: str, /, **arguments: object) -> Any:
+        return await app.runtime.invoke(name, arguments, LOCAL, channel="test")
+
+    return run

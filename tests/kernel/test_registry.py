@@ -1,0 +1,95 @@
+"""The registry: one dictionary, whole after every change."""
+
+from __future__ import annotations
+
+import pytest
+
+from nexus import Call, Effect, Nexus, Operation, Registry, operation
+from nexus.errors import RegistrationError, UnknownOperation
+
+
+async def nothing(call: Call, arguments: object) -> None:
+    return None
+
+
+def listing(resource: str, node: str = "") -> Operation:
+    return Operation(
+        name=f"{resource}.list", handler=nothing, resource=resource, verb="list", node=node, effect=Effect.READ
+    )
+
+
+def test_an_operation_answers_to_each_of_its_spellings() -> None:
+    registry = Registry()
+    made = listing("products", "ProductListNode")
+    registry.add(made)
+    for spelling in ("products.list", "products_list", "ProductListNode"):
+        assert registry[spelling] is made
+    assert registry.verbs("products") == {"list": made}
+    assert registry.verbs("nothing") == {}
+
+
+def test_what_is_taken_is_refused_and_nothing_of_the_rest_is_added() -> None:
+    registry = Registry()
+    registry.add(listing("products", "ProductListNode"))
+    before = registry.version
+    with pytest.raises(RegistrationError, match="is the name of 'products.list' already"):
+        registry.add(listing("orders"), listing("others", "ProductListNode"))
+    assert "orders.list" not in registry
+    assert registry.version == before
+
+
+def test_removing_removes_every_spelling() -> None:
+    registry = Registry()
+    registry.add(listing("products", "ProductListNode"))
+    registry.remove("products.list")
+    assert len(registry) == 0
+    assert registry.resources() == []
+    with pytest.raises(UnknownOperation):
+        registry["ProductListNode"]
+
+
+def test_watchers_hear_of_each_change_after_it() -> None:
+    registry = Registry()
+    heard: list[tuple[int, int]] = []
+    unwatch = registry.watch(lambda: heard.append((registry.version, len(registry))))
+    registry.add(listing("products"), listing("orders"))
+    registry.remove("orders.list")
+    unwatch()
+    registry.add(listing("orders"))
+    assert heard == [(1, 2), (2, 1)]
+
+
+@pytest.mark.parametrize("name", ["", "1x", "a b", "a/b", "a.B", "a.b.c", "x" * 65, "é"])
+def test_names_that_a_channel_could_not_spell_are_refused(name: str) -> None:
+    with pytest.raises(RegistrationError):
+        Operation(name=name, handler=nothing)
+
+
+@pytest.mark.parametrize("resource", ["workflows", "runs", "session", "serve"])
+def test_resources_that_the_platform_takes_are_refused(resource: str) -> None:
+    with pytest.raises(RegistrationError, match="__dataflow__"):
+        listing(resource)
+
+
+def test_a_function_without_annotations_cannot_be_an_operation() -> None:
+    async def bare(call, name):  # type: ignore[no-untyped-def]
+        return name
+
+    async def starred(call: Call, **names: str) -> None: ...
+
+    def synchronous(call: Call) -> None: ...
+
+    for wrong in (bare, starred, synchronous):
+        with pytest.raises(RegistrationError):
+            operation(wrong)
+
+
+def test_an_application_refuses_options_that_it_cannot_honour() -> None:
+    with pytest.raises(TypeError, match="did you mean 'enable_mcp'"):
+        Nexus(enable_mpc=True)
+    from nexus.errors import ConfigurationError
+
+    for refused in ({"auth_config": {}}, {"enable_cli": False}, {"auto_discovery": True}, {"enable_api": 1}):
+        with pytest.raises(ConfigurationError):
+            Nexus(**refused)  # type: ignore[arg-type]
+    assert "mcp" not in Nexus(enable_mcp=False, auto_discovery=False, channels_synced=True).channels
