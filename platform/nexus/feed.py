@@ -173,8 +173,6 @@ class Subscription:
         self._snapshot = snapshot
         self._queue: asyncio.Queue[Change | None] = asyncio.Queue(queue)
         self._failure: NexusError | None = None
-        self.ended = asyncio.Event()
-        """Set when the stream is about to end, for a channel that is stuck in sending."""
         self._live = False  # whether the tail hands us changes; else we read the log ourselves
         self._epoch = b""
         self._head = 0  # where the log stood at the beginning
@@ -250,7 +248,6 @@ class Subscription:
     def end(self, failure: NexusError) -> None:
         """Let the reader meet `failure` next."""
         self._failure = failure
-        self.ended.set()
         with contextlib.suppress(asyncio.QueueFull):  # a full queue has a reader that will look anyway
             self._queue.put_nowait(None)
 

@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,27 @@ from tests.channels import mcp_app
 
 TRANSPORTS = [(transport, mode) for transport in ("http", "stdio") for mode in ("auto", "legacy")]
 MODERN = "2026-07-28"
+SILENCE = 0.7
+"""Seconds after which nothing more is expected to be said."""
+
+
+class Told:
+    """Collects what the server says unasked, which is how clients of the handshake hear of changes."""
+
+    def __init__(self) -> None:
+        self.methods: list[str] = []
+
+    async def __call__(self, message: Any) -> None:
+        self.methods.append(message.method)
+
+
+@pytest.fixture
+def told() -> Told:
+    return Told()
 
 
 @pytest.fixture(params=TRANSPORTS, ids="-".join)
-async def client(request: pytest.FixtureRequest) -> AsyncIterator[Client]:
+async def client(request: pytest.FixtureRequest, told: Told) -> AsyncIterator[Client]:
     transport, mode = request.param
     async with AsyncExitStack() as stack:
         target: Any = StdioServerParameters(
@@ -33,19 +50,7 @@ async def client(request: pytest.FixtureRequest) -> AsyncIterator[Client]:
         )
         if transport == "http":
             target = await stack.enter_async_context(running_server(mcp_app.build())) + "/mcp"
-        yield await stack.enter_async_context(Client(target, mode=mode, message_handler=_Told()))
-
-
-class _Told:
-    """Collects what the server says unasked, which is how clients of the handshake hear of changes."""
-
-    def __init__(self) -> None:
-        self.methods: list[str] = []
-        self.heard = asyncio.Event()
-
-    async def __call__(self, message: Any) -> None:
-        self.methods.append(message.method)
-        self.heard.set()
+        yield await stack.enter_async_context(Client(target, mode=mode, message_handler=told))
 
 
 def texts(result: CallToolResult) -> list[str]:
@@ -115,12 +120,12 @@ class TestTools:
         assert names == sorted(set(names))
         assert len(names) > 2 * PAGE
 
-    @pytest.mark.parametrize("cursor", ["", "x", "é", "YWZ0ZXI", "b3RoZXI6eA=="])
-    async def test_refuse_a_cursor_that_they_did_not_give(self, client: Client, cursor: str) -> None:
-        with pytest.raises(MCPError) as raised:
-            await client.list_tools(cursor=cursor)
-        assert raised.value.code == -32602
-        assert raised.value.data["code"] == "NX-410"
+    async def test_refuse_a_cursor_that_they_did_not_give(self, client: Client) -> None:
+        for cursor in ("", "x", "é", "YWZ0ZXI", "b3RoZXI6eA=="):
+            with pytest.raises(MCPError) as raised:
+                await client.list_tools(cursor=cursor)
+            assert raised.value.code == -32602
+            assert raised.value.data["code"] == "NX-410"
 
 
 class TestResults:
@@ -145,10 +150,10 @@ class TestResults:
         assert there.structured_content == {"result": {"id": 1, "name": "a lamp", "note": None}}
         assert missing.structured_content == {"result": None}
 
-    @pytest.mark.parametrize("value", [{"a": [None, 1.5]}, [1, 2], "x", 7, True, None, {}, 2**70])
-    async def test_without_a_declared_type_it_depends(self, client: Client, value: Any) -> None:
-        result = await client.call_tool("anything", {"value": value})
-        assert result.structured_content == (value if isinstance(value, dict) else {"result": value})
+    async def test_without_a_declared_type_it_depends(self, client: Client) -> None:
+        for value in ({"a": [None, 1.5]}, {}, [1, 2], "x", 7, True, None, 2**70):
+            result = await client.call_tool("anything", {"value": value})
+            assert result.structured_content == (value if isinstance(value, dict) else {"result": value})
         assert (await tool(client, "anything")).output_schema is None
 
     async def test_raw_json_is_sent_as_json(self, client: Client) -> None:
@@ -190,11 +195,11 @@ class TestFailures:
         assert described["code"] == "DF-102"
         assert described["errors"][0]["pointer"] == "/id"
 
-    @pytest.mark.parametrize("arguments", [{}, None])
-    async def test_missing_argument(self, client: Client, arguments: dict[str, Any] | None) -> None:
-        described = failure(await client.call_tool("things_create", arguments))
-        assert described["code"] == "DF-101"
-        assert described["errors"][0]["pointer"] == "/name"
+    async def test_missing_argument(self, client: Client) -> None:
+        for arguments in ({}, None):
+            described = failure(await client.call_tool("things_create", arguments))
+            assert described["code"] == "DF-101"
+            assert described["errors"][0]["pointer"] == "/name"
 
     async def test_arguments_over_the_limit(self, client: Client) -> None:
         described = failure(await client.call_tool("things_create", {"name": "x" * mcp_app.LIMIT}))
@@ -257,21 +262,18 @@ class TestResources:
         assert await self.read(client, "nexus://things") == {"records": [record], "count": 1}
         assert await self.read(client, "nexus://things/1") == record
 
-    @pytest.mark.parametrize(
-        ("uri", "code"),
-        [
-            ("nexus://thing", "DF-404"),
-            ("nexus://things/99", "DF-404"),
-            ("nexus://things/one", "DF-102"),
-            ("other://things", "DF-404"),
-            ("nexus://", "DF-404"),
-        ],
-    )
-    async def test_what_cannot_be_read(self, client: Client, uri: str, code: str) -> None:
-        with pytest.raises(MCPError) as raised:
-            await client.read_resource(uri)
-        assert raised.value.code == -32602
-        assert raised.value.data["code"] == code
+    async def test_what_cannot_be_read(self, client: Client) -> None:
+        for uri, code in {
+            "nexus://thing": "DF-404",
+            "nexus://things/99": "DF-404",
+            "nexus://things/one": "DF-102",
+            "other://things": "DF-404",
+            "nexus://": "DF-404",
+        }.items():
+            with pytest.raises(MCPError) as raised:
+                await client.read_resource(uri)
+            assert raised.value.code == -32602
+            assert raised.value.data["code"] == code
 
     async def read(self, client: Client, uri: str) -> Any:
         (content,) = (await client.read_resource(uri)).contents
@@ -289,29 +291,28 @@ class TestListChanged:
         assert capabilities.resources.list_changed
         assert not capabilities.resources.subscribe
 
-    async def test_a_tool_that_comes_is_announced_once(self, client: Client) -> None:
+    async def test_tools_that_come_are_announced_once(self, client: Client, told: Told) -> None:
         async def change() -> None:
-            await client.call_tool("register", {"names": ["late_1", "late_2", "late_3"]})
-            await client.call_tool("register", {"names": ["late_4"]})
+            await client.call_tool("register", {"names": ["late_1", "late_2"]})
+            await client.call_tool("register", {"names": ["late_3"]})
 
-        assert await self.heard(client, change) == ["tools"]
-        assert not (await client.call_tool("late_3")).is_error
-        assert (await tool(client, "late_4")).name == "late_4"
+        assert await self.heard(client, told, change) == ["tools"]
+        assert not (await client.call_tool("late_2")).is_error
+        assert (await tool(client, "late_3")).name == "late_3"
 
-    async def test_a_resource_that_comes_is_announced(self, client: Client) -> None:
+    async def test_a_resource_that_comes_is_announced(self, client: Client, told: Told) -> None:
         async def change() -> None:
             await client.call_tool("register_resource", {"name": "others"})
 
-        assert await self.heard(client, change) == ["tools", "resources"]
+        assert await self.heard(client, told, change) == ["tools", "resources"]
         assert [each.name for each in (await client.list_resources()).resources] == ["others", "things"]
 
-    async def heard(self, client: Client, change: Callable[[], Awaitable[None]]) -> list[str]:
-        async with asyncio.timeout(10):
-            if client.protocol_version >= MODERN:
-                return await self.heard_on_a_stream(client, change)
-            return await self.told(client, change)
-
-    async def heard_on_a_stream(self, client: Client, change: Callable[[], Awaitable[None]]) -> list[str]:
+    async def heard(self, client: Client, told: Told, change: Callable[[], Awaitable[None]]) -> list[str]:
+        if client.protocol_version < MODERN:
+            await asyncio.sleep(0.3)  # over HTTP the client opens its stream beside
+            await change()
+            await asyncio.sleep(SILENCE)
+            return [method.split("/")[1] for method in told.methods]
         names = {ToolsListChanged: "tools", ResourcesListChanged: "resources"}
         heard: list[str] = []
         async with client.listen(
@@ -319,18 +320,8 @@ class TestListChanged:
         ) as subscription:
             assert subscription.honored.resource_subscriptions is None
             await change()
-            try:
-                async with asyncio.timeout(1):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(SILENCE):
                     async for event in subscription:
                         heard.append(names[type(event)])
-            except TimeoutError:
-                pass
         return heard
-
-    async def told(self, client: Client, change: Callable[[], Awaitable[None]]) -> list[str]:
-        told = client.session._message_handler
-        assert isinstance(told, _Told)
-        await asyncio.sleep(0.3)  # over HTTP the client opens its stream beside
-        await change()
-        await asyncio.sleep(1)
-        return [method.split("/")[1] for method in told.methods]

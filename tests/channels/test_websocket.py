@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from nexus import LOCAL, Effect, Operation, Session
+from nexus import LOCAL, Effect, Operation, Session, feed
 from nexus.operation import NoArguments
 from nexus_channels.server import running_server
 from nexus_channels.websocket import connection as limits
@@ -26,7 +27,7 @@ async def line(served: Served) -> AsyncIterator[Wire]:
         yield connected
 
 
-async def invoke(served: Served, name: str, **arguments: object) -> Any:
+async def invoke(served: Served, name: str, /, **arguments: object) -> Any:
     """What another channel does meanwhile."""
     return await served.app.runtime.invoke(name, arguments, LOCAL, channel="test")
 
@@ -126,7 +127,8 @@ class TestBadFrames:
         [
             ("{", "NX-400", "JSON"),
             ("", "NX-400", "JSON"),
-            ("[" * 9000, "NX-400", "deep"),
+            ("[" * 9000, "NX-400", "object"),
+            ('{"type":"ping","x":' + "[" * 9000, "NX-400", "deep"),
             ("5", "NX-400", "object"),
             ("[]", "NX-400", "object"),
             ("{}", "NX-400", "'type'"),
@@ -374,62 +376,85 @@ class TestPermissions:
 
 
 class TestSlowConsumer:
-    async def test_is_cut_off_and_hurts_nobody_else(self) -> None:
-        things = Things()
-        app = application(things)
-        async with running_server(app) as url, wire(url) as healthy:
-            slow = await connect(url.replace("http", "ws") + "/ws", proxy=None, max_queue=1, max_size=None)
-            slow_wire = Wire(slow)
-            await slow_wire.subscribe()
-            await healthy.subscribe()
-            total, large = 4000, "x" * 20_000
-            slow.transport.pause_reading()
+    @pytest.fixture(autouse=True)
+    def _less_patience(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(feed, "LAG", 3000)
 
-            async def publish() -> None:
-                for number in range(total):
-                    things.put(str(number), {"id": str(number), "note": large})
+    async def test_is_cut_off_and_hurts_nobody_else(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(limits, "LAST_WORDS", 10.0)
+        things, total = Things(), 6000
+        app = application(things)
+        async with running_server(app) as url, wire(url) as healthy, deaf(url) as slow:
+            await healthy.subscribe(fields=["id"])
+            for number in range(total):
+                things.put(str(number), {"id": str(number), "note": "x" * 10_000})
+                if number % 100 == 0:
                     app.feed.wake(things)
                     await asyncio.sleep(0)
-
-            publishing = asyncio.create_task(publish())
+            app.feed.wake(things)
             seen = [(await healthy.receive())["pos"] for _ in range(total)]
             assert seen == list(range(1, total + 1))
-            await publishing
-            slow.transport.resume_reading()
+            slow.connection.transport.resume_reading()
             frames: list[dict[str, Any]] = []
             with pytest.raises(ConnectionClosed):
                 while True:
-                    frames.append(await slow_wire.receive())
-            assert slow.close_code == 1013
+                    frames.append(await slow.receive())
+            assert slow.connection.close_code == 1013
             last = frames.pop()
             assert (last["type"], last["code"]) == ("error", "NX-429")
-            assert frames
-            assert len(frames) < total
+            assert 0 < len(frames) < total
             assert last["cursor"] == frames[-1]["cursor"]
             async with wire(url) as again:
-                await again.subscribe(since=last["cursor"])
+                await again.subscribe(since=last["cursor"], fields=["id"])
                 rest = [(await again.receive())["pos"] for _ in range(total - len(frames))]
             assert rest == list(range(len(frames) + 1, total + 1))
 
     async def test_that_takes_nothing_is_given_up(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(limits, "STALLED", 0.5)
-        monkeypatch.setattr(limits, "LAST_WORDS", 0.1)
         things = Things()
         app = application(things)
-        async with running_server(app) as url:
-            slow = await connect(url.replace("http", "ws") + "/ws", proxy=None, max_queue=1, max_size=None)
-            await Wire(slow).subscribe()
-            await Wire(slow).send(type="call", id="1", operation="wait")
-            slow.transport.pause_reading()
-            for number in range(1000):
-                things.put(str(number), {"id": str(number), "note": "x" * 20_000})
+        async with running_server(app) as url, deaf(url) as slow:
+            await slow.send(type="call", id="1", operation="wait")
+            for number in range(2000):
+                things.put(str(number), {"id": str(number), "note": "x" * 10_000})
+                if number % 100 == 0:
+                    app.feed.wake(things)
+                    await asyncio.sleep(0)
             app.feed.wake(things)
             async with asyncio.timeout(5):
                 while not things.ended:  # noqa: ASYNC110
                     await asyncio.sleep(0.05)
             assert things.ended == ["cancelled"]
             assert not app.feed._tails
-            slow.transport.abort()
+
+    async def test_that_is_only_slow_gets_everything(self) -> None:
+        things, total = Things(), 2900
+        app = application(things)
+        async with running_server(app) as url, deaf(url) as slow:
+            for number in range(total):
+                things.put(str(number), {"id": str(number), "note": "x" * 10_000})
+                if number % 100 == 0:
+                    app.feed.wake(things)
+                    await asyncio.sleep(0)
+            await asyncio.sleep(0.2)
+            slow.connection.transport.resume_reading()
+            frames = [await slow.receive() for _ in range(total)]
+            assert [frame["pos"] for frame in frames] == list(range(1, total + 1))
+            assert [frame["prev"] for frame in frames] == list(range(total))
+
+
+@asynccontextmanager
+async def deaf(url: str) -> AsyncIterator[Wire]:
+    """A subscriber that does not read."""
+    connection = await connect(url.replace("http", "ws") + "/ws", proxy=None, max_queue=1, max_size=None)
+    line = Wire(connection)
+    await line.subscribe()
+    connection.transport.pause_reading()
+    try:
+        yield line
+    finally:
+        connection.transport.abort()
+        await connection.wait_closed()
 
 
 class TestClosing:

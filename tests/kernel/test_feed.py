@@ -185,7 +185,6 @@ async def test_a_slow_reader_catches_up_or_ends_and_hurts_nobody(
             await invoke("products.create", name="live again")
             assert (await anext(slow_changes)).key == (await anext(quick_changes)).key == behind + 2
             return
-        assert slow.ended.is_set()
         with pytest.raises(SlowConsumer):
             await anext(slow_changes)
         cursor = slow.cursor
