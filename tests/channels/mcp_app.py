@@ -1,8 +1,12 @@
-"""An application of hand-made operations for the tests of MCP; run as a program it speaks MCP over stdio."""
+"""An application of hand-made operations for the tests of MCP.
+
+Run as a program it speaks MCP over stdio; with the argument `serve`, over HTTP at any port that is free.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import sys
 from typing import Annotated, Any
 
 import msgspec
@@ -148,6 +152,9 @@ def build() -> Nexus:
 
 
 if __name__ == "__main__":
-    from nexus_channels.mcp.stdio import serve_stdio
+    if sys.argv[1:] == ["serve"]:
+        build().serve(port=0)
+    else:
+        from nexus_channels.mcp.stdio import serve_stdio
 
-    asyncio.run(serve_stdio(build()))
+        asyncio.run(serve_stdio(build()))

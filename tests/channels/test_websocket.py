@@ -12,8 +12,8 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from nexus import LOCAL, Effect, Operation, Session, feed
-from nexus.operation import NoArguments
+from nexus import LOCAL, Operation, Session, Sessions, feed
+from nexus.errors import Forbidden
 from nexus_channels.server import running_server
 from nexus_channels.websocket import connection as limits
 from tests.channels.conftest import Served
@@ -351,28 +351,53 @@ class TestSubscriptions:
         assert await line.silent()
 
 
+class Visitors(Sessions):
+    """Lets everybody in, to do what `scopes` says."""
+
+    def __init__(self, *scopes: str) -> None:
+        super().__init__()
+        self.scopes = frozenset(scopes)
+
+    async def resolve(self, credential: str | None) -> Session:
+        return Session("s", "visitor", self.scopes)
+
+
 class TestPermissions:
-    async def test_are_those_of_the_session(self, served: Served, line: Wire) -> None:
-        """A permission that goes ends the subscription with the next change."""
+    async def test_are_those_of_the_session(self) -> None:
+        app = application(Things())
+        app.sessions = Visitors("things.list", "greet")
+        async with running_server(app) as url, wire(url) as line:
+            await line.subscribe()
+            greeted = await line.ask(type="call", id="1", operation="greet", arguments={"name": "x"})
+            assert greeted["type"] == "result"
+            refused = await line.ask(type="call", id="2", operation="things.create", arguments={})
+            assert (refused["id"], refused["code"]) == ("2", "NX-403")
 
-        async def nothing(call: object, given: object) -> list[object]:
-            return []
+    async def test_following_is_listing(self) -> None:
+        app = application(Things())
+        app.sessions = Visitors("things.get")
+        async with running_server(app) as url, wire(url) as line:
+            refused = await line.ask(type="subscribe", id="s", topic="things", snapshot=True)
+            assert (refused["id"], refused["code"]) == ("s", "NX-403")
 
+    async def test_are_asked_for_again_at_each_delivery(self, served: Served, line: Wire) -> None:
         await line.subscribe()
-        registry = served.app.registry
-        listing = registry["things.list"]
-        registry.remove("things.list")
-        guarded = Operation(
-            "things.list", nothing, NoArguments, Any, Effect.READ, resource="things", verb="list"
-        )
-        registry.add(guarded)
+        await create(served)
+        assert (await line.receive())["type"] == "change"
+        served.app.policy.check = _deny  # type: ignore[method-assign]
         try:
-            served.app.policy.check(Session("s", "u", frozenset({"things.list"})), guarded)
-            await create(served)
-            assert (await line.receive())["type"] == "change"
+            served.things.put("secret", {"id": "secret"})
+            served.app.feed.wake(served.things)
+            error = await line.receive()
         finally:
-            registry.remove("things.list")
-            registry.add(listing)
+            del served.app.policy.check
+        assert (error["id"], error["code"]) == ("s", "NX-403")
+        assert error["cursor"]
+        assert "secret" not in json.dumps(error)
+
+
+def _deny(session: Session, operation: Operation) -> None:
+    raise Forbidden("You may not do this any more.")
 
 
 class TestSlowConsumer:

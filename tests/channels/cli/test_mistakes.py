@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 
@@ -104,7 +105,7 @@ MISTAKES = [
         "--bogus",
         "error DF-106: nexus: unknown argument '--bogus'. Known: --app, --debug, --output, --version.",
     ),
-    ("things create -o yaml", "error NX-400: 'yaml' is no form of output. Known: json, table."),
+    ("things create -o yaml", "error DF-102: things.create: '--output': 'yaml' is none of json, table"),
 ]
 
 
@@ -175,6 +176,12 @@ def test_documents_that_are_no_json(terminal: Terminal, document: bytes) -> None
     assert (ended.code, ended.out, terminal.log) == (2, "", "")
     assert ended.err.startswith("error NX-400: The input is ")
     assert len(ended.err.splitlines()) == 1
+
+
+def test_words_that_are_no_text(terminal: Terminal) -> None:
+    ended = terminal.run("things", "create", "--price", "1", "--name", os.fsdecode(b"\xff"))
+    assert (ended.code, ended.out, terminal.log) == (2, "", "")
+    assert ended.err == "error NX-400: The arguments are not UTF-8.\n"
 
 
 def test_what_was_typed_cannot_drive_the_terminal(terminal: Terminal) -> None:

@@ -93,7 +93,7 @@ class Log:
         ]
 
     async def snapshot(self, topic: str, where: Filter, limit: int, session: Session) -> Snapshot:
-        records = [record for record in things().values() if matches(where, record)]
+        records: list[Any] = [record for record in things().values() if matches(where, record)]
         return Snapshot(await self.head(topic), records)
 
     async def changed(self) -> None:
