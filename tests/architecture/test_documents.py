@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from nexus.errors import InvalidArguments, NexusError, Problem
+from nexus_workflows.values import MissingValue
+
 ROOT = Path(__file__).parent.parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.S | re.M)
@@ -52,3 +55,22 @@ def test_the_readme_begins_with_the_two_commands() -> None:
     text = "\n".join(first_screen)
     assert "scripts/serve" in text
     assert "scripts/test" in text
+
+
+def _classes(root: type[NexusError]) -> set[type[NexusError]]:
+    return {root}.union(*(_classes(below) for below in root.__subclasses__()))
+
+
+def test_every_error_code_is_documented_with_its_status_and_exit_code() -> None:
+    table = (ROOT / "docs" / "errors.md").read_text()
+    rows = {m[1]: (int(m[2]), int(m[3])) for m in re.finditer(r"^\| `(\S+)` \|.*\| (\d+) \| (\d+) \|$", table, re.M)}
+    problems = InvalidArguments("x", [Problem("DF-101", "", "")])
+    expected = {
+        kind.code: (kind.status, kind.exit_code)
+        for kind in _classes(NexusError)
+        if kind.__module__.split(".")[0] in ("nexus", "dataflow", "nexus_workflows", "nexus_channels")
+    }
+    for code in (InvalidArguments.MISSING, InvalidArguments.TYPE, InvalidArguments.UNKNOWN):
+        expected[code] = (problems.status, problems.exit_code)
+    assert MissingValue.code in expected
+    assert rows == expected
