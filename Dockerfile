@@ -24,7 +24,8 @@ ENV PATH=/opt/nexus/bin:$PATH \
     DATABASE_URL=sqlite:////data/shop.db
 WORKDIR /data
 VOLUME /data
-USER nexus
+# By number, so that an orchestrator can see that it is not root.
+USER 10001:10001
 EXPOSE 8000
 
 HEALTHCHECK --interval=30s --timeout=5s --start-period=20s --retries=3 \

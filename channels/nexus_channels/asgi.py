@@ -173,9 +173,7 @@ async def _rest_of(first: bytes, receive: Receive, limit: int) -> bytes:
 
 def _check_media(headers: dict[bytes, bytes]) -> None:
     media = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
-    if media != b"application/json" and not (
-        media.startswith(b"application/") and media.endswith(b"+json")
-    ):
+    if media != b"application/json" and not (media.startswith(b"application/") and media.endswith(b"+json")):
         named = media.decode("latin-1")[:80] or "nothing"
         raise UnsupportedMedia(
             f"The body is declared as {named}.",

@@ -36,6 +36,8 @@ class Guard:
         self._sessions = sessions
         self._prefix = os.urandom(6).hex().encode() + b"-"
         self._numbers = itertools.count(1)
+        self.closing = False
+        """Set by a server that from now on cancels requests because it ends."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -67,7 +69,7 @@ class Guard:
         except asyncio.CancelledError:
             if not started:
                 await refuse(scope, receive, identified, Unavailable("The server is closing."))
-            if not is_closing(scope):
+            if not self.closing:
                 raise
         except Exception as failure:
             problem = unexpected(scope, failure)
@@ -93,12 +95,6 @@ class Guard:
             )
         if headers.get(b"sec-fetch-site") == b"cross-site" and scope.get("method") not in _SAFE:
             raise Forbidden("A page of another site may not use this server.")
-
-
-def is_closing(scope: Scope) -> bool:
-    """Whether our own server has begun to shut down."""
-    closing: asyncio.Event | None = scope.get("state", {}).get("nexus.closing")
-    return closing is not None and closing.is_set()
 
 
 def _credential(headers: dict[bytes, bytes]) -> str | None:

@@ -80,9 +80,9 @@ class RestChannel:
 
     def hint(self, base_url: str) -> str:
         listed = (r for r in self._registry.resources() if "list" in self._registry.verbs(r))
-        resource = next(listed, "")
+        resource = next((f"/{name}" for name in listed), "")
         credential = "" if self._open else '-H "Authorization: Bearer $NEXUS_API_KEY" '
-        return f"curl {credential}{base_url}{self.path}" + (f"/{resource}" if resource else "")
+        return f"{'REST':<10} curl {credential}{base_url}{self.path}{resource}"
 
 
 class Rest:
@@ -132,9 +132,7 @@ class Rest:
             return self._session(scope, method)
         return await self._collection(scope, receive, method, unquoted(resource))
 
-    async def _collection(
-        self, scope: Scope, receive: Receive, method: str, resource: str
-    ) -> Reply:
+    async def _collection(self, scope: Scope, receive: Receive, method: str, resource: str) -> Reply:
         operation = self._placed(scope, method, resource, _COLLECTION, on_record=False)
         result = await self._run(scope, receive, method, operation)
         if method == "GET":
@@ -147,18 +145,14 @@ class Rest:
             headers.append((b"location", location.encode()))
         return 201, msgspec.json.encode(result), headers
 
-    async def _record(
-        self, scope: Scope, receive: Receive, method: str, resource: str, record: str
-    ) -> Reply:
+    async def _record(self, scope: Scope, receive: Receive, method: str, resource: str, record: str) -> Reply:
         operation = self._placed(scope, method, resource, _RECORD, on_record=True)
         result = await self._run(scope, receive, method, operation, record)
         if result is None and method == "DELETE":
             return 204, b"", []
         return 200, msgspec.json.encode(result), [JSON]
 
-    async def _custom(
-        self, scope: Scope, receive: Receive, method: str, resource: str, verb: str
-    ) -> Reply:
+    async def _custom(self, scope: Scope, receive: Receive, method: str, resource: str, verb: str) -> Reply:
         operation = self._registry.verbs(resource).get(verb)
         if operation is None:
             raise self._registry.unknown(f"{resource}.{verb}")
@@ -244,9 +238,7 @@ class Rest:
         arguments: dict[str, object] | bytes
         if method in _IN_QUERY:
             if has_body(scope):
-                raise InvalidInput(
-                    f"{method} takes no body.", remedy="Put the arguments into the query."
-                )
+                raise InvalidInput(f"{method} takes no body.", remedy="Put the arguments into the query.")
             arguments = self._query_arguments(scope, operation, record)
         else:
             if scope["query_string"]:
@@ -260,9 +252,7 @@ class Rest:
         session: Session = scope["nexus.session"]
         return await self._runtime.invoke(operation.name, arguments, session, channel="rest")
 
-    def _query_arguments(
-        self, scope: Scope, operation: Operation, record: str | None
-    ) -> dict[str, object]:
+    def _query_arguments(self, scope: Scope, operation: Operation, record: str | None) -> dict[str, object]:
         given: dict[str, object] = {}
         if record is not None:
             given["id"] = operation.arguments.from_text("id", record)

@@ -30,7 +30,7 @@ beyond that the protocol closes the connection."""
 _STUCK_PEER = 60_000
 """Milliseconds after which a peer that takes nothing of what is sent to it counts as gone."""
 _AFTER_CANCEL = 0.5
-_AFTER_GRACE = 1.5
+_AFTER_GRACE = 1.2
 _ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
@@ -50,9 +50,7 @@ def serve(app: Nexus, *, host: str | None = None, port: int | None = None) -> No
 
 
 @asynccontextmanager
-async def running_server(
-    app: Nexus, *, host: str | None = None, port: int | None = 0
-) -> AsyncIterator[str]:
+async def running_server(app: Nexus, *, host: str | None = None, port: int | None = 0) -> AsyncIterator[str]:
     """Serve in the running event loop for as long as the context is open; gives the base URL."""
     listener = _listen(app, host, port)
     started = asyncio.Event()
@@ -85,11 +83,11 @@ class _Server(uvicorn.Server):
         self.base_url = _url(listener)
         self._announce = announce
         self._signals = signals
-        self._closing = asyncio.Event()
+        self._guard = Guard(self.host, app.sessions)
         self._deadline: threading.Timer | None = None
         super().__init__(
             uvicorn.Config(
-                Guard(self.host, app.sessions),
+                self._guard,
                 loop="uvloop" if sys.platform != "win32" else "asyncio",
                 http="httptools",
                 ws="websockets-sansio",
@@ -111,26 +109,23 @@ class _Server(uvicorn.Server):
             await super()._serve(sockets)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        self.lifespan.state["nexus.closing"] = self._closing
         await super().startup(sockets)
-        gc.freeze()  # what is loaded by now stays: the collector need not look at it again
         self._announce(self)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Take no more connections; tell the channels, by `scope["state"]["nexus.closing"]` and the
-        end of the feed; let what runs finish within the grace, and cancel the rest, before anything
-        that it uses is closed."""
+        """Take no more connections and close the feed, which tells the channels; let what runs finish within
+        the grace, and cancel the rest, before anything that it uses is closed."""
         for server in self.servers:
             server.close()
         websocket = self.config.ws_protocol_class
         for connection in list(self.server_state.connections):
             if websocket is None or not isinstance(connection, websocket):
                 connection.shutdown()
-        self._closing.set()
         self.app.feed.close()
         if tasks := set(self.server_state.tasks):
             await asyncio.wait(tasks, timeout=self.app.settings.shutdown)
         if tasks := set(self.server_state.tasks):
+            self._guard.closing = True
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks, timeout=_AFTER_CANCEL)
@@ -213,15 +208,16 @@ def _url(listener: socket.socket) -> str:
 
 
 def _announce(server: _Server) -> None:
+    gc.freeze()  # what is loaded by now stays: the collector need not look at it again
     print(f"Serving {server.app.title} on {server.base_url}", file=sys.stderr)
     for channel in server.host.channels:
-        print(f"  {channel.name:<10} {channel.hint(server.base_url)}", file=sys.stderr)
-    print(f"  {'cli':<10} {_cli_hint(server.app)}", file=sys.stderr, flush=True)
+        print(f"  {channel.hint(server.base_url)}", file=sys.stderr)
+    print(f"  {'CLI':<10} {_cli_hint(server.app)}", file=sys.stderr, flush=True)
 
 
 def _cli_hint(app: Nexus) -> str:
     registry = app.registry
-    location = f"--app {app.settings.app} " if app.settings.app else ""
+    location = "" if app.settings.app or os.path.exists("app.py") else "--app … "
     for resource in registry.resources():
         if "list" in registry.verbs(resource):
             return f"nexus {location}{resource} list"

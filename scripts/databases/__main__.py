@@ -131,9 +131,7 @@ class Databases:
                 say(f"  - {reason}")
 
 
-async def execute(
-    command: Sequence[str], environment: Mapping[str, str], received: Sequence[int]
-) -> int:
+async def execute(command: Sequence[str], environment: Mapping[str, str], received: Sequence[int]) -> int:
     """The exit status of the command, which has the terminal. Interrupted, it may tidy up first."""
     process = await asyncio.create_subprocess_exec(*command, env=environment)
     try:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 STOP_SECONDS = 15
+GROUP_STOP_SECONDS = 5
 
 
 class Unavailable(Exception):
@@ -35,6 +36,18 @@ async def end(process: Process, signals: Sequence[signal.Signals], seconds: floa
             process.send_signal(number)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(process.wait(), seconds)
+
+
+async def end_group(process: Process) -> None:
+    """End a process and what it has started, such as the programs of a shell script."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        give_up = asyncio.get_running_loop().time() + GROUP_STOP_SECONDS
+        while asyncio.get_running_loop().time() < give_up:
+            try:
+                os.killpg(process.pid, number)
+            except ProcessLookupError:
+                return
+            await asyncio.sleep(0.1)
 
 
 async def run(command: Sequence[str], seconds: float, **options: Any) -> None:
@@ -53,7 +66,8 @@ async def run(command: Sequence[str], seconds: float, **options: Any) -> None:
         except TimeoutError:
             raise Unavailable(f"{command[0]} took more than {seconds} s") from None
         finally:
-            await end(process, (signal.SIGTERM, signal.SIGKILL), STOP_SECONDS)
+            if process.returncode is None:
+                await end_group(process)
         if status != 0:
             raise Unavailable(f"{command[0]} failed: {last_lines(Path(output.name))}")
 

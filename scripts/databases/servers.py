@@ -86,12 +86,8 @@ class PostgreSQL(Server):
             known = "SELECT 1 FROM pg_database WHERE datname = $1"
             if await connection.fetchval(known, DATABASE) is None:
                 # From template0, because a cluster made in an old locale is not UTF-8 by default.
-                with contextlib.suppress(
-                    asyncpg.DuplicateDatabaseError, asyncpg.UniqueViolationError
-                ):
-                    await connection.execute(
-                        f"CREATE DATABASE {DATABASE} TEMPLATE template0 ENCODING 'UTF8'"
-                    )
+                with contextlib.suppress(asyncpg.DuplicateDatabaseError, asyncpg.UniqueViolationError):
+                    await connection.execute(f"CREATE DATABASE {DATABASE} TEMPLATE template0 ENCODING 'UTF8'")
         finally:
             await connection.close(timeout=LOGIN_SECONDS)
 
@@ -153,9 +149,7 @@ class MariaDB(Server):
                 # Asked first, because IF NOT EXISTS answers with a warning.
                 known = "SELECT 1 FROM information_schema.schemata WHERE schema_name = %s"
                 if not await cursor.execute(known, (DATABASE,)):
-                    await cursor.execute(
-                        f"CREATE DATABASE IF NOT EXISTS {DATABASE} CHARACTER SET utf8mb4"
-                    )
+                    await cursor.execute(f"CREATE DATABASE IF NOT EXISTS {DATABASE} CHARACTER SET utf8mb4")
         finally:
             connection.close()
 

@@ -11,6 +11,7 @@ import pytest
 from nexus import Nexus
 from nexus_channels.server import running_server
 from tests.support.things import Things, application
+from tests.support.wire import Wire, wire
 
 KEY = "a key for tests"
 
@@ -64,3 +65,9 @@ async def locked() -> AsyncIterator[Served]:
         httpx2.AsyncClient(base_url=url, trust_env=False, timeout=10) as client,
     ):
         yield Served(app, things, url, client)
+
+
+@pytest.fixture
+async def line(served: Served) -> AsyncIterator[Wire]:
+    async with wire(served.url) as connected:
+        yield connected

@@ -1,23 +1,23 @@
 """From the words of a command line to the arguments of an operation.
 
-Only split and looked up here: whether they are right, the operation's own validator says, so that a mistake
-has the same code as on every other channel.
+Here they are only split and looked up: whether they are right is for the operation's own validator
+to say, so that a mistake has the same code as on every other channel.
 """
 
 from __future__ import annotations
 
 import re
+import sys
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import click
 import msgspec
 
 from nexus.arguments import UNREADABLE, Given, pointer
-from nexus.errors import InvalidArguments, InvalidInput, Problem, TooLarge, did_you_mean
-from nexus_channels.cli.options import ID, Options
+from nexus.errors import InvalidArguments, InvalidInput, Malformed, Problem, TooLarge
+from nexus_channels.cli.options import ID, Options, closest
 
 _NUMBER = re.compile(r"-[\d.].*")
 
@@ -33,8 +33,11 @@ class Words:
 
 
 def split(words: Sequence[str], options: Options) -> Words:
-    """Raises InvalidInput for what is given twice; other mistakes are kept for `gather`."""
-    found = Words(size=sum(len(word.encode(errors="surrogateescape")) for word in words))
+    """Raises InvalidInput for what is given twice or is no text; other mistakes are kept for `gather`."""
+    try:
+        found = Words(size=sum(len(word.encode()) for word in words))
+    except UnicodeEncodeError as failure:
+        raise Malformed("The arguments are not UTF-8.") from failure
     rest = deque(words)
     while rest:
         word = rest.popleft()
@@ -57,25 +60,27 @@ def _positional(found: Words, options: Options, word: str) -> None:
 
 
 def _option(found: Words, options: Options, word: str, rest: deque[str]) -> None:
+    value: str | None
     head, assigned, value = word.partition("=")
     own = options.own.get(head)
     if own is not None:
         if own in ("yes", "help"):
             found.own[own] = ""
         else:
-            _give(found.own, own, head, value if assigned else _next(found, options, head, own, rest))
+            value = value if assigned else _next(found, options, head, own, rest)
+            _give(found.own, own, head, value)
         return
     name = head.lstrip("-")
     meant = options.find(name) if head.startswith("--") else None
     if meant is None:
-        follows = not assigned and rest and not _is_option(rest[0], options)
-        _give(found.texts, name if head.startswith("--") else head, head, rest.popleft() if follows else value)
-    elif meant[1] == "value":
-        _give(found.texts, meant[0], head, value if assigned else _next(found, options, head, meant[0], rest))
-    elif meant[1] == "on":
-        _give(found.texts, meant[0], head, value if assigned else "true")
+        if not assigned and rest and not _is_option(rest[0], options):
+            value = rest.popleft()
+        _give(found.texts, name if head.startswith("--") else head, head, value)
+    elif meant.says is None:
+        value = value if assigned else _next(found, options, head, meant.field, rest)
+        _give(found.texts, meant.field, head, value)
     else:
-        _give(found.texts, meant[0], head, "false")
+        _give(found.texts, meant.field, head, value if assigned else meant.says)
 
 
 def _next(found: Words, options: Options, head: str, name: str, rest: deque[str]) -> str | None:
@@ -99,7 +104,8 @@ def _give(texts: dict[str, str], name: str, head: str, value: str | None) -> Non
 
 
 def gather(words: Words, options: Options, limit: int) -> Given:
-    """What the runtime is to be given: of several mistakes all are named, in the order it names them.
+    """What the runtime is to be given. Of several mistakes all are named, in the order in which
+    the validator names them.
 
     Raises InvalidArguments, InvalidInput, Malformed, and TooLarge beyond `limit` bytes."""
     if words.size > limit:
@@ -144,9 +150,7 @@ def _merged(document: bytes, values: dict[str, object], texts: dict[str, str], o
     return msgspec.json.encode(members)
 
 
-def _all_problems(
-    given: Given, words: Words, mistyped: list[Problem], options: Options
-) -> InvalidArguments:
+def _all_problems(given: Given, words: Words, mistyped: list[Problem], options: Options) -> InvalidArguments:
     known = {problem.pointer for problem in (*words.problems, *mistyped)}
     found = [*words.problems, *mistyped]
     try:
@@ -173,16 +177,18 @@ def _problem_as_typed(problem: Problem, options: Options) -> Problem:
     elif name and problem.code == InvalidArguments.UNKNOWN:
         word = name if name.startswith("-") else f"--{name}"
         known = [options.spelling(known) for known in options.fields]
-        detail = f"unknown argument '{_short(word)}'. {did_you_mean(word, known)}".rstrip()
+        detail = f"unknown argument '{_short(word)}'. {closest(word, known)}".rstrip()
     else:
         detail = problem.detail
     return Problem(problem.code, problem.pointer, detail)
 
 
 def read_json(source: str, limit: int) -> bytes:
-    """The bytes that `TEXT`, `@FILE` or `-` means; raises TooLarge, and InvalidInput for no such file."""
+    """The bytes that `TEXT`, `@FILE` or `-` means.
+
+    Raises TooLarge, and InvalidInput for a file that cannot be read."""
     if source == "-":
-        document = click.get_binary_stream("stdin").read(limit + 1)
+        document = sys.stdin.buffer.read(limit + 1)
     elif source.startswith("@"):
         try:
             with Path(source[1:]).open("rb") as file:
@@ -190,7 +196,7 @@ def read_json(source: str, limit: int) -> bytes:
         except OSError as failure:
             raise InvalidInput(f"'{source[1:]}' cannot be read: {failure.strerror}.") from failure
     else:
-        document = source.encode(errors="surrogateescape")
+        document = source.encode()
     if len(document) > limit:
         raise too_large(limit)
     return document

@@ -11,20 +11,28 @@ import msgspec
 
 from nexus import Effect, Nexus, NexusError, Operation
 from nexus.arguments import UNREADABLE, Given, malformed
-from nexus.errors import ConfigurationError, InvalidArguments, InvalidInput, UnknownOperation, did_you_mean, nearest
+from nexus.errors import (
+    ConfigurationError,
+    InvalidArguments,
+    InvalidInput,
+    Problem,
+    UnknownOperation,
+    did_you_mean,
+    nearest,
+)
 from nexus.schema import json_schema
 from nexus_channels.cli import running
 from nexus_channels.cli.arguments import Words, as_typed, gather, read_json, split
 from nexus_channels.cli.options import ID, Options
 from nexus_channels.cli.output import show
-from nexus_channels.cli.program import State, output_option, state_of, write_epilog
+from nexus_channels.cli.program import FORMS, State, state_of, write_epilog
 
 WATCH = "watch"
 
 
 class OperationCommand(click.Command):
-    """One operation. Its words are split here, so that the operation's own validator sees every mistake;
-    click writes the help and completes."""
+    """One operation. click writes the help and completes; the words are split by ourselves, so
+    that every mistake in them gets to the operation's own validator."""
 
     def __init__(self, name: str, operation: Operation, *, positional: bool) -> None:
         self.operation = operation
@@ -51,7 +59,7 @@ class OperationCommand(click.Command):
     def invoke(self, ctx: click.Context) -> None:
         words: Words = ctx.meta[__name__]
         state = state_of(ctx)
-        _set_output(state, words)
+        _set_output(state, words, self.operation.name)
         try:
             result = self._run(state.application(), words)
         except InvalidArguments as failure:
@@ -94,7 +102,10 @@ class ResourceCommand(click.Group):
             return OperationCommand(cmd_name, operation, positional=True)
         if cmd_name == WATCH:
             return watch_command(self.resource)
-        return _unknown(ctx, f"'{self.resource}' has no operation '{cmd_name}'.", cmd_name, self.list_commands(ctx))
+        if ctx.resilient_parsing:
+            return None
+        message = f"'{self.resource}' has no operation '{cmd_name}'."
+        raise _unknown(message, cmd_name, self.list_commands(ctx))
 
 
 def resource_command(ctx: click.Context, name: str, static: Iterable[str]) -> click.Command | None:
@@ -103,10 +114,10 @@ def resource_command(ctx: click.Context, name: str, static: Iterable[str]) -> cl
     message = f"There is no command or resource '{name}'."
     if not state.has_application and not ctx.resilient_parsing:
         if nearest(name, static):
-            raise UnknownOperation(message, remedy=did_you_mean(name, static))
+            raise _unknown(message, name, static)
         raise ConfigurationError(
             f"There is no application here to look '{name}' up in.",
-            remedy="Give --app before the command, set NEXUS_APP, or work where there is an app.py.",
+            remedy="Give --app before the command, set NEXUS_APP, or go where an app.py is.",
         )
     application = _application(ctx)
     if application is None:
@@ -114,7 +125,9 @@ def resource_command(ctx: click.Context, name: str, static: Iterable[str]) -> cl
     resources = application.registry.resources()
     if name in resources:
         return ResourceCommand(name, application)
-    return _unknown(ctx, message, name, [*static, *resources])
+    if ctx.resilient_parsing:
+        return None
+    raise _unknown(message, name, [*static, *resources])
 
 
 def workflow_command(ctx: click.Context, name: str) -> click.Command | None:
@@ -125,12 +138,15 @@ def workflow_command(ctx: click.Context, name: str) -> click.Command | None:
     standing = _standing(application)
     if name in standing:
         return OperationCommand(name, standing[name], positional=False)
+    if ctx.resilient_parsing:
+        return None
     if name in application.registry and not application.registry[name].internal:
         found = application.registry[name]
         raise UnknownOperation(
-            f"'{name}' is no workflow.", remedy=f"Use 'nexus {found.resource} {found.verb}' or 'nexus execute'."
+            f"'{name}' is no workflow.",
+            remedy=f"Use 'nexus {found.resource} {found.verb}', or 'nexus execute {name}'.",
         )
-    return _unknown(ctx, f"There is no workflow '{name}'.", name, standing)
+    raise _unknown(f"There is no workflow '{name}'.", name, standing)
 
 
 def node_command(ctx: click.Context, name: str) -> click.Command | None:
@@ -152,8 +168,9 @@ def watch_command(topic: str) -> click.Command:
     def watch(state: State, where: str | None, snapshot: bool, since: str | None) -> None:
         """Follow what happens, as lines of JSON, until interrupted.
 
-        The line 'ready' says that every later change will be shown. A change says whether its record entered,
-        was updated within, or left what is followed."""
+        After the line 'ready' every change is shown. It says whether its record entered, was updated
+        within, or left what is followed.
+        """
         application = state.application()
         parsed = None if where is None else _json_option("--filter", where, application.settings.body_limit)
         running.watch(application, topic, where=parsed, since=since, snapshot=snapshot)
@@ -203,18 +220,20 @@ def _application(ctx: click.Context) -> Nexus | None:
 
 
 def _standing(application: Nexus) -> dict[str, Operation]:
-    return {operation.name: operation for operation in application.registry.public() if not operation.resource}
+    return {
+        operation.name: operation for operation in application.registry.public() if not operation.resource
+    }
 
 
-def _unknown(ctx: click.Context, message: str, name: str, known: Iterable[str]) -> None:
-    if not ctx.resilient_parsing:
-        raise UnknownOperation(message, remedy=did_you_mean(name, known))
+def _unknown(message: str, name: str, known: Iterable[str]) -> UnknownOperation:
+    return UnknownOperation(message, remedy=did_you_mean(name, known))
 
 
-def _set_output(state: State, words: Words) -> None:
+def _set_output(state: State, words: Words, operation: str) -> None:
     output = words.own.get("output")
-    if output not in (None, "json", "table"):
-        raise InvalidInput(f"'{output}' is no form of output.", remedy="Known: json, table.")
+    if output not in (None, *FORMS):
+        detail = f"'--output': '{output}' is none of {', '.join(FORMS)}"
+        raise InvalidArguments(operation, [Problem(InvalidArguments.TYPE, "", detail)])
     state.output = output or state.output
 
 

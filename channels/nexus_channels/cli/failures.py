@@ -7,19 +7,16 @@ import traceback
 import click
 import msgspec
 
-from nexus.errors import InvalidArguments, InvalidInput, NexusError, Problem, did_you_mean
-from nexus_channels.cli.program import State
-
-_DEBUG = "--debug, before the command, shows the traceback."
+from nexus.errors import InvalidArguments, InvalidInput, NexusError, Problem, UnknownOperation, did_you_mean
+from nexus_channels.cli.options import closest
+from nexus_channels.cli.program import SEE_TRACEBACK, State
 
 
 def report(failure: Exception, state: State) -> int:
     """Write `failure` to stderr; the exit code that it means."""
-    if isinstance(failure, click.exceptions.NoArgsIsHelpError):
-        failure.show()
-        return failure.exit_code
     error = as_nexus_error(failure)
     if state.debug:
+        error.remedy = error.remedy.replace(SEE_TRACEBACK, "")
         click.echo("".join(traceback.format_exception(failure)), nl=False, err=True)
     if state.output == "json":
         click.echo(msgspec.json.encode(error.describe()), err=True)
@@ -34,10 +31,10 @@ def as_nexus_error(failure: Exception) -> NexusError:
     if isinstance(failure, click.ClickException):
         return _from_click(failure)
     if not isinstance(failure, NexusError):
-        return NexusError(f"Unexpected {_shown(failure)}", remedy=_DEBUG)
-    if type(failure) is NexusError and failure.__cause__ is not None and failure.remedy != _DEBUG:
+        return NexusError(f"Unexpected {_shown(failure)}", remedy=SEE_TRACEBACK)
+    if type(failure) is NexusError and failure.__cause__ is not None and failure.remedy != SEE_TRACEBACK:
         # The runtime keeps a handler's own words from the network; here the caller is who runs it.
-        return NexusError(f"{failure.detail.rstrip('.')}: {_shown(failure.__cause__)}", remedy=_DEBUG)
+        return NexusError(f"{failure.detail.rstrip('.')}: {_shown(failure.__cause__)}", remedy=SEE_TRACEBACK)
     return failure
 
 
@@ -69,15 +66,20 @@ def _from_click(failure: click.ClickException) -> NexusError:
     if not isinstance(failure, click.UsageError) or failure.ctx is None:
         return InvalidInput(message)
     command = failure.ctx.command_path
+    if isinstance(failure, click.exceptions.NoSuchCommand):
+        name, known = failure.command_name, failure.possibilities or []
+        return UnknownOperation(f"There is no command '{name}'.", remedy=did_you_mean(name, known))
     if isinstance(failure, click.NoSuchOption):
-        known = [name for p in failure.ctx.command.get_params(failure.ctx) for name in p.opts]
-        detail = f"unknown argument '{failure.option_name}'. {did_you_mean(failure.option_name, known)}"
+        known = [parameter.opts[-1] for parameter in failure.ctx.command.params if parameter.opts]
+        detail = f"unknown argument '{failure.option_name}'. {closest(failure.option_name, known)}"
         return _invalid(command, InvalidArguments.UNKNOWN, failure.option_name, detail.rstrip())
-    if isinstance(failure, click.MissingParameter) or isinstance(failure, click.BadOptionUsage):
+    if isinstance(failure, (click.MissingParameter, click.BadOptionUsage)):
         return _invalid(command, InvalidArguments.MISSING, "", message)
     if isinstance(failure, click.BadParameter):
         return _invalid(command, InvalidArguments.TYPE, failure.param.name if failure.param else "", message)
-    return InvalidInput(f"{command}: {message}", remedy=f"'{command} --help' says what it takes.")
+    return InvalidInput(
+        f"{command}: {message.rstrip('.')}.", remedy=f"'{command} --help' says what it takes."
+    )
 
 
 def _invalid(command: str, code: str, name: str | None, detail: str) -> InvalidArguments:

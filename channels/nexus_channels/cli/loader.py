@@ -14,6 +14,7 @@ from types import ModuleType
 
 from nexus import Nexus, NexusError
 from nexus.errors import ConfigurationError, did_you_mean
+from nexus_channels.cli.program import SEE_TRACEBACK
 
 _FILE = re.compile(r"(?P<path>.+\.py)(:(?P<name>[^:/\\]+))?")
 _FORMS = "Give --app 'module:name', 'path.py' or 'path.py:name', or set NEXUS_APP."
@@ -81,11 +82,13 @@ def _explained(source: str) -> Iterator[None]:
         raise
     except Exception as failure:
         reason = f"{type(failure).__name__}: {failure}"
-        frames = [frame for frame in traceback.extract_tb(failure.__traceback__) if _is_foreign(frame.filename)]
+        frames = [
+            frame for frame in traceback.extract_tb(failure.__traceback__) if _is_foreign(frame.filename)
+        ]
         where = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
         raise NexusError(
             f"The application '{source}' cannot be loaded: {reason}{where}.",
-            remedy="--debug, before the command, shows the traceback.",
+            remedy=SEE_TRACEBACK,
         ) from failure
 
 

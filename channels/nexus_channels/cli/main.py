@@ -6,8 +6,6 @@ are called, so that a model or a workflow is a command as soon as it is register
 
 from __future__ import annotations
 
-import asyncio
-
 import click
 
 from nexus_channels.cli.program import Program, State, output_option, state_of, write_epilog
@@ -132,10 +130,9 @@ def serve(state: State, host: str | None, port: int | None) -> None:
 @click.pass_obj
 def mcp(state: State) -> None:
     """Serve the application to one MCP client, on stdin and stdout."""
-    application = state.application()
-    from nexus_channels.mcp.stdio import serve_stdio
+    from nexus_channels.cli.running import serve_mcp
 
-    asyncio.run(serve_stdio(application))
+    serve_mcp(state.application())
 
 
 @program.command(params=[output_option()])

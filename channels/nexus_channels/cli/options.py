@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
 
 import click
 import msgspec
 from msgspec import inspect
 
+from nexus.arguments import kinds_of
+from nexus.errors import nearest
 from nexus.operation import Effect, Operation
 from nexus_channels.cli.program import output_option
 
 ID = "id"
+_FEW = 12
+_JSON_HELP = "The arguments, or some of them, as a JSON object: TEXT, @FILE, or - for stdin."
 
 _NAMES: tuple[tuple[type[inspect.Type], str], ...] = (
     (inspect.StrType, "TEXT"),
@@ -27,14 +33,21 @@ _NAMES: tuple[tuple[type[inspect.Type], str], ...] = (
     (inspect.BytesType, "BASE64"),
 )
 
-Word = tuple[str, Literal["value", "on", "off"]]
+
+@dataclass(frozen=True, slots=True)
+class Meaning:
+    """The field that an option is about. A switch `says` its value, any other option takes one."""
+
+    field: str
+    says: str | None
 
 
 class Options:
     """How the fields of one operation are written in a terminal.
 
-    The options of the program itself, such as `--json`, give their long form up to a field of that name; the
-    short form remains. `positional` says that the record's id is written without a name."""
+    The options of the program itself, such as `--json`, give their long form up to a field of that
+    name; the short form remains. `positional` says that the record's id is shown without a name.
+    """
 
     def __init__(self, operation: Operation, *, positional: bool) -> None:
         self.operation = operation
@@ -43,17 +56,17 @@ class Options:
         self.positional = positional and self.takes_id
         self.own = {"-j": "json", "-o": "output", "-y": "yes", "-h": "help"}
         self.own |= {f"--{name}": name for name in self.own.values() if name not in self.fields}
-        self._words: dict[str, Word] = {}
+        self._words: dict[str, Meaning] = {}
         for name, field in self.fields.items():
             for word in (name, kebab(name)):
-                self._words[word] = (name, "on" if is_switch(field.type) else "value")
+                self._words[word] = Meaning(name, "true" if is_switch(field.type) else None)
         for name, field in self.fields.items():
             if is_switch(field.type):
-                self._words.setdefault(f"no-{kebab(name)}", (name, "off"))
-                self._words.setdefault(f"no_{name}", (name, "off"))
+                for word in (f"no_{name}", f"no-{kebab(name)}"):
+                    self._words.setdefault(word, Meaning(name, "false"))
 
-    def find(self, word: str) -> Word | None:
-        """The field that an option's name, without its dashes, means, and what giving it says."""
+    def find(self, word: str) -> Meaning | None:
+        """What the name of an option, without its dashes, means."""
         return self._words.get(word)
 
     def spelling(self, name: str) -> str:
@@ -68,7 +81,7 @@ class Options:
         for index, (name, field) in enumerate(self.fields.items()):
             if not (self.positional and name == ID):
                 found.append(_option(f"field_{index}", name, field))
-        found.append(self._own_option("json", "-j", "The arguments as a JSON object: TEXT, @FILE or - for stdin."))
+        found.append(self._own_option("json", "-j", _JSON_HELP))
         if self.operation.effect is Effect.DELETE:
             found.append(self._own_option("yes", "-y", "Do not ask.", is_flag=True))
         output = output_option()
@@ -78,6 +91,15 @@ class Options:
     def _own_option(self, name: str, short: str, text: str, **more: Any) -> click.Option:
         words = [word for word in (short, f"--{name}") if word in self.own]
         return click.Option([f"own_{name}", *words], help=text, metavar=None if more else "JSON", **more)
+
+
+def closest(word: str, known: Iterable[str]) -> str:
+    """A remedy for a misspelt option. Dashes make no two of them alike."""
+    named = {name.lstrip("-"): name for name in known}
+    near = nearest(word.lstrip("-"), named)
+    if near is not None:
+        return f"Did you mean '{named[near]}'?"
+    return f"Known: {', '.join(sorted(named.values()))}." if 0 < len(named) <= _FEW else ""
 
 
 def kebab(name: str) -> str:
@@ -91,9 +113,8 @@ def is_switch(wanted: Any) -> bool:
 
 def kinds(wanted: Any) -> list[inspect.Type]:
     """What a field takes besides null, or besides nothing at all."""
-    info = _bare(inspect.type_info(wanted))
-    options = info.types if isinstance(info, inspect.UnionType) else (info,)
-    return [_bare(kind) for kind in options if not isinstance(kind, inspect.NoneType)] or [info]
+    found = kinds_of(wanted)
+    return [kind for kind in found if not isinstance(kind, inspect.NoneType)] or list(found)
 
 
 def type_name(wanted: Any) -> str:
@@ -134,7 +155,8 @@ def _option(identifier: str, name: str, field: msgspec.structs.FieldInfo) -> cli
         metavar=type_name(field.type),
         help=_help(field.type),
         required=field.required,
-        show_default=default or False,
+        default=default,
+        show_default=default is not None,
     )
 
 
@@ -148,17 +170,12 @@ def _help(wanted: Any) -> str:
     return ""
 
 
-def _default(field: msgspec.structs.FieldInfo) -> str:
+def _default(field: msgspec.structs.FieldInfo) -> str | None:
     if field.default_factory is not msgspec.NODEFAULT:
         value = field.default_factory()
     else:
         value = field.default
-    if value is None or value is msgspec.NODEFAULT or value is msgspec.UNSET:
-        return ""
-    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
-
-
-def _bare(info: inspect.Type) -> inspect.Type:
-    while isinstance(info, inspect.Metadata):
-        info = info.type
-    return info
+    if value is None or value == "" or value is msgspec.NODEFAULT or value is msgspec.UNSET:
+        return None
+    plain = msgspec.to_builtins(value)
+    return plain if isinstance(plain, str) else msgspec.json.encode(plain).decode()

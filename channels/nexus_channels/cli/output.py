@@ -33,9 +33,11 @@ def show(result: object, state: State) -> None:
 
 def write(data: bytes) -> None:
     """To stdout, at once. When nobody reads it any more the program ends, and says nothing."""
-    stream = click.get_binary_stream("stdout")
+    stream = sys.stdout.buffer
     try:
-        stream.write(data)
+        rest = memoryview(data)
+        while rest:  # unbuffered, as PYTHONUNBUFFERED makes it, stdout may take a part only
+            rest = rest[stream.write(rest) :]
         stream.flush()
     except BrokenPipeError:
         # What is left in the buffer would be written, and fail again, when Python ends.
@@ -73,13 +75,16 @@ def _cell(value: Any) -> str:
 
 
 def _draw(columns: list[str], rows: list[list[str]]) -> str:
+    if not columns:
+        return ""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     console = Console(highlight=False)
     widths = _widths(columns, rows, console)
-    table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold")
+    bold = "" if console.no_color else "bold"
+    table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style=bold)
     for name, width in zip(columns, widths, strict=False):
         table.add_column(Text(_cell(name)), max_width=width, no_wrap=True, overflow="ellipsis")
     for row in rows:

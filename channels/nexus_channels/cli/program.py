@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 INTERRUPTED = 130  # as a shell reports a program that SIGINT ended
 APPLICATION_VARIABLE = "NEXUS_APP"
 DEFAULT_APPLICATION = "app.py"
+FORMS = ("json", "table")
+SEE_TRACEBACK = "--debug, before the command, shows the traceback."
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -64,6 +66,9 @@ class Program(click.Group):
             code = super().main(*arguments, **options)
         except (KeyboardInterrupt, click.Abort):
             code = INTERRUPTED
+        except click.exceptions.NoArgsIsHelpError as failure:
+            failure.show()
+            code = failure.exit_code
         except Exception as failure:
             from nexus_channels.cli.failures import report
 
@@ -98,7 +103,7 @@ def output_option() -> click.Option:
     """Also for commands that want it after their name."""
     return click.Option(
         ["-o", "--output"],
-        type=click.Choice(["json", "table"]),
+        type=click.Choice(FORMS),
         help="How results are written. Default: a table on a terminal, JSON elsewhere.",
         expose_value=False,
         callback=_remember,

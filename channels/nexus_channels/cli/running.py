@@ -1,4 +1,4 @@
-"""Running an operation, or following a topic, in an event loop that lives as long as the command."""
+"""Running an operation, or following a topic, in an event loop that lives for that long."""
 
 from __future__ import annotations
 
@@ -20,10 +20,13 @@ from nexus_channels.cli.output import write
 
 CHANNEL = "cli"
 _PAGE = 500
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def run(application: Nexus, name: str, arguments: Given) -> Any:
-    """The result of one operation. Raises NexusError; Ctrl-C rolls back and raises KeyboardInterrupt."""
+    """The result of one operation.
+
+    Raises NexusError; Ctrl-C rolls back and raises KeyboardInterrupt."""
     _silence()
     return asyncio.run(_run(application, name, arguments))
 
@@ -33,18 +36,14 @@ async def _run(application: Nexus, name: str, arguments: Given) -> Any:
         return await application.runtime.invoke(name, arguments, LOCAL, channel=CHANNEL)
 
 
-def watch(
-    application: Nexus, topic: str, *, where: object, since: str | None, snapshot: bool
-) -> None:
-    """Write what happens to a topic as lines of JSON, in the frames of the websocket: the snapshot if there
-    is to be one, `ready`, then each change. Ends when interrupted or terminated."""
+def watch(application: Nexus, topic: str, *, where: object, since: str | None, snapshot: bool) -> None:
+    """Write what happens to a topic as lines of JSON, in the frames of the websocket: the snapshot
+    if there is to be one, `ready`, then each change. Ends when interrupted or terminated."""
     _silence()
     asyncio.run(_watch(application, topic, where, since, snapshot))
 
 
-async def _watch(
-    application: Nexus, topic: str, where: object, since: str | None, snapshot: bool
-) -> None:
+async def _watch(application: Nexus, topic: str, where: object, since: str | None, snapshot: bool) -> None:
     async with application.running():
         subscription = application.feed.subscribe(LOCAL, topic, where=where, since=since, snapshot=snapshot)
         with _Stop.on_signals() as stop:
@@ -72,9 +71,16 @@ def _write_frame(stop: _Stop, **frame: object) -> None:
         write(msgspec.json.encode(frame) + b"\n")
 
 
+def serve_mcp(application: Nexus) -> None:
+    """Serve one client on stdin and stdout, until it closes them."""
+    from nexus_channels.mcp.stdio import serve_stdio
+
+    asyncio.run(serve_stdio(application))
+
+
 class _Stop:
-    """SIGINT and SIGTERM end the task that watches: normally at its next await, but at once while it writes,
-    since a reader that has stopped reading may keep it there forever."""
+    """SIGINT and SIGTERM end the task that watches: normally at its next await, but at once while
+    it writes, since a reader that has stopped reading may keep it there forever."""
 
     def __init__(self, task: asyncio.Task[Any]) -> None:
         self.asked = False
@@ -88,7 +94,7 @@ class _Stop:
         task = asyncio.current_task()
         assert task is not None
         stop = cls(task)
-        before = {which: signal.signal(which, stop._ask) for which in (signal.SIGINT, signal.SIGTERM)}
+        before = {which: signal.signal(which, stop._ask) for which in _SIGNALS}
         try:
             yield stop
         finally:
@@ -112,6 +118,6 @@ class _Stop:
 
 
 def _silence() -> None:
-    # The runtime logs what a handler raises. Here the program says it, in one line or with its traceback;
-    # without any handler, logging would write it to stderr as well.
+    # The runtime logs what a handler raises, and without any handler logging would write that to
+    # stderr. Here the program says it, in one line or with its traceback.
     logging.getLogger("nexus").addHandler(logging.NullHandler())

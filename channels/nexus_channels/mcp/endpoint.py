@@ -9,25 +9,19 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
-import msgspec
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from nexus.arguments import UNREADABLE, malformed
 from nexus.config import Settings
-from nexus.errors import InvalidInput, Malformed, MethodNotAllowed, NexusError, Unavailable
+from nexus.errors import InvalidInput, MethodNotAllowed, NotFound, Unavailable
 from nexus.runtime import Runtime
 from nexus_channels.asgi import Disconnected, answer, read_body, refuse, reply_json
+from nexus_channels.mcp.messages import ENVELOPE, check_json, rejection
 
 logger = logging.getLogger("nexus")
-
-ENVELOPE = 64 * 1024
-"""What a message may be larger than the arguments in it, in bytes."""
 
 _PATIENCE = 15.0
 _LAST_WORDS = 2.0
 _SDK_SIDE = "nexus_channels.mcp.http"
-_PARSE_ERROR = -32700
-_INVALID_REQUEST = -32600
 
 
 class Endpoint:
@@ -47,6 +41,10 @@ class Endpoint:
         if scope["type"] != "http":
             failure = MethodNotAllowed("MCP is spoken over HTTP.", ["DELETE", "GET", "POST"])
             await refuse(scope, receive, send, failure)
+            return
+        if scope["path"].rstrip("/") != scope.get("root_path", ""):
+            nothing = NotFound(f"There is nothing at '{scope['path'][:200]}'.", remedy="MCP has one address.")
+            await refuse(scope, receive, send, nothing)
             return
         try:
             app = await self._app()
@@ -123,20 +121,25 @@ class Endpoint:
 
     async def _stream(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
         """An event stream ends when the server begins to close: otherwise the server would wait for it."""
-        open_ = False
+        unfinished = False
 
-        async def leave() -> Message:
-            if not await _first(receive(), self._closing.wait()):
-                return {"type": "http.disconnect"}
-            return await receive()
+        async def receive_or_leave() -> Message:
+            message = asyncio.ensure_future(receive())
+            closing = asyncio.ensure_future(self._closing.wait())
+            try:
+                await asyncio.wait({message, closing}, return_when=asyncio.FIRST_COMPLETED)
+                return message.result() if message.done() else {"type": "http.disconnect"}
+            finally:
+                message.cancel()
+                closing.cancel()
 
         async def watched(message: Message) -> None:
-            nonlocal open_
-            open_ = message["type"] == "http.response.start" or message.get("more_body", False)
+            nonlocal unfinished
+            unfinished = message["type"] == "http.response.start" or message.get("more_body", False)
             await send(message)
 
-        await app(scope, leave, watched)
-        if open_:  # the SDK leaves a response unfinished when it believes the client gone
+        await app(scope, receive_or_leave, watched)
+        if unfinished:  # the SDK breaks a response off when it believes that the client has gone
             await send({"type": "http.response.body", "body": b""})
 
     def _close(self) -> None:

@@ -1,0 +1,61 @@
+"""Streamable HTTP by the SDK. Imported beside the running server, because it takes long."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
+from mcp.server.transport_security import TransportSecuritySettings
+from mcp.shared.inbound import MCP_PROTOCOL_VERSION_HEADER
+from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from nexus.runtime import Runtime
+from nexus_channels.mcp.announcer import Announcer
+from nexus_channels.mcp.server import NexusServer
+
+_VERSION = MCP_PROTOCOL_VERSION_HEADER.encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """`app` answers what comes to /mcp, `close` ends the streams on which clients listen."""
+
+    app: ASGIApp
+    close: Callable[[], None]
+
+
+@asynccontextmanager
+async def serving(runtime: Runtime, limit: int, largest: int) -> AsyncIterator[Served]:
+    """Serve for as long as it is entered; leave it in the task that entered it. Arguments may have `limit`
+    bytes, a message `largest`."""
+    announcer = Announcer(runtime.registry)
+    server = NexusServer(runtime, announcer, limit=limit)
+    modern = _manager(server, largest, plain=False)
+    # Answers as plain JSON, not as event streams: these would break off as soon as the server is told to
+    # end, because sse-starlette watches uvicorn. Progress and questions to the user would need the streams.
+    handshake = _manager(server, largest, plain=True)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        version = next((value for name, value in scope["headers"] if name == _VERSION), None)
+        older = version is None or version.decode("latin-1") in HANDSHAKE_PROTOCOL_VERSIONS
+        await (handshake if older else modern).handle_request(scope, receive, send)
+
+    async with modern.run(), handshake.run(), announcer.announcing():
+        try:
+            yield Served(app, announcer.close)
+        finally:
+            await server.stop()
+
+
+def _manager(server: NexusServer, largest: int, *, plain: bool) -> StreamableHTTPSessionManager:
+    return StreamableHTTPSessionManager(
+        server,
+        json_response=plain,
+        max_request_body_size=largest,
+        # The host has checked Host and Origin already, for all channels alike; with an API key a server may
+        # be reached under any name.
+        security_settings=TransportSecuritySettings(enable_dns_rebinding_protection=False),
+    )

@@ -1,0 +1,191 @@
+"""The SDK's low-level server over a runtime: every request looks the registry up."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import msgspec
+from mcp.server.caching import CacheHint
+from mcp.server.context import ServerRequestContext
+from mcp.server.lowlevel.server import NotificationOptions, Server
+from mcp.server.models import InitializationOptions
+from mcp.shared.exceptions import MCPError
+from mcp_types import (
+    INTERNAL_ERROR,
+    INVALID_PARAMS,
+    CallToolRequestParams,
+    CallToolResult,
+    ListResourcesResult,
+    ListResourceTemplatesResult,
+    ListToolsResult,
+    NotificationParams,
+    PaginatedRequestParams,
+    ReadResourceRequestParams,
+    ReadResourceResult,
+    ServerCapabilities,
+)
+
+from nexus.errors import Malformed, NexusError, TooLarge
+from nexus.runtime import Runtime
+from nexus.session import Session
+from nexus_channels.mcp import resources
+from nexus_channels.mcp.announcer import Announcer
+from nexus_channels.mcp.tools import Toolbox, refusal, success
+
+_INSTRUCTIONS = (
+    "Tools are named after what they work on and what they do, as in products_list. A call that fails"
+    " changes nothing, and its first text begins with a code such as DF-101, names what is wrong and says"
+    " what to do; the second text is the same as JSON. Records can also be read as resources:"
+    " nexus://products, nexus://products/7."
+)
+# Everything depends on who asks, and may change at any time.
+_FRESH = CacheHint(ttl_ms=0, scope="private")
+_LAST_WORDS = 1.0
+
+Context = ServerRequestContext[Any]
+
+
+class NexusServer(Server[Any]):
+    """The server for one runtime. `limit` bounds the arguments of a call, in bytes of JSON. Without a
+    `session` it acts for the one that the host has put into each request's scope."""
+
+    def __init__(
+        self, runtime: Runtime, announcer: Announcer, *, limit: int, session: Session | None = None
+    ) -> None:
+        self._handlers = handlers = _Handlers(runtime, limit, session)
+        super().__init__(
+            "nexus",
+            version=_version(),
+            instructions=_INSTRUCTIONS,
+            cache_hints={
+                "tools/list": _FRESH,
+                "resources/list": _FRESH,
+                "resources/templates/list": _FRESH,
+                "resources/read": _FRESH,
+            },
+            get_tool_input_schema=handlers.toolbox.checked_schema,
+            on_list_tools=handlers.list_tools,
+            on_call_tool=handlers.call_tool,
+            on_list_resources=handlers.list_resources,
+            on_list_resource_templates=handlers.list_templates,
+            on_read_resource=handlers.read_resource,
+            on_subscriptions_listen=announcer.listen,
+        )
+        self.add_notification_handler("notifications/initialized", NotificationParams, announcer.initialized)
+
+    async def stop(self) -> None:
+        """Cancel the calls that run. The SDK would do so itself, but only after it has cut their way back,
+        which then costs it a second."""
+        if running := set(self._handlers.running):
+            for task in running:
+                task.cancel()
+            await asyncio.wait(running, timeout=_LAST_WORDS)
+
+    # What the SDK's server says of itself, corrected to what this one does.
+
+    def create_initialization_options(
+        self,
+        notification_options: NotificationOptions | None = None,
+        experimental_capabilities: dict[str, dict[str, Any]] | None = None,
+        extensions: dict[str, dict[str, Any]] | None = None,
+    ) -> InitializationOptions:
+        changes = NotificationOptions(tools_changed=True, resources_changed=True)
+        return super().create_initialization_options(
+            notification_options or changes, experimental_capabilities, extensions
+        )
+
+    def get_capabilities(self, *args: Any, **options: Any) -> ServerCapabilities:
+        capabilities = super().get_capabilities(*args, **options)
+        if capabilities.resources is not None:
+            capabilities.resources.subscribe = False
+        return capabilities
+
+
+class _Handlers:
+    def __init__(self, runtime: Runtime, limit: int, session: Session | None) -> None:
+        self.toolbox = Toolbox(runtime.registry)
+        self.running: set[asyncio.Task[Any]] = set()
+        self._runtime = runtime
+        self._limit = limit
+        self._session = session
+
+    async def list_tools(self, ctx: Context, params: PaginatedRequestParams | None) -> ListToolsResult:
+        try:
+            tools, following = self.toolbox.page(params.cursor if params else None)
+        except NexusError as failure:
+            raise _wire(failure) from None
+        return ListToolsResult(tools=tools, next_cursor=following)
+
+    async def call_tool(self, ctx: Context, params: CallToolRequestParams) -> CallToolResult:
+        try:
+            described = self.toolbox.find(params.name)
+            arguments = self._arguments(params.arguments or {})
+            return success(described, await self._invoke(described.operation.name, arguments, ctx))
+        except NexusError as failure:
+            return refusal(failure)
+
+    async def list_resources(
+        self, ctx: Context, params: PaginatedRequestParams | None
+    ) -> ListResourcesResult:
+        try:
+            found, following = resources.resource_page(
+                self._runtime.registry, params.cursor if params else None
+            )
+        except NexusError as failure:
+            raise _wire(failure) from None
+        return ListResourcesResult(resources=found, next_cursor=following)
+
+    async def list_templates(
+        self, ctx: Context, params: PaginatedRequestParams | None
+    ) -> ListResourceTemplatesResult:
+        return ListResourceTemplatesResult(resource_templates=resources.templates(self._runtime.registry))
+
+    async def read_resource(self, ctx: Context, params: ReadResourceRequestParams) -> ReadResourceResult:
+        try:
+            content = await resources.read(self._runtime, self._caller(ctx), params.uri)
+        except NexusError as failure:
+            raise _wire(failure) from None
+        return ReadResourceResult(contents=[content])
+
+    async def _invoke(self, name: str, arguments: bytes, ctx: Context) -> Any:
+        task = asyncio.current_task()
+        assert task is not None
+        self.running.add(task)
+        try:
+            return await self._runtime.invoke(name, arguments, self._caller(ctx), channel="mcp")
+        finally:
+            self.running.discard(task)
+
+    def _caller(self, ctx: Context) -> Session:
+        if self._session is not None:
+            return self._session
+        if ctx.request is None:
+            raise NexusError("This request came without a session.")
+        session: Session = ctx.request.scope["nexus.session"]
+        return session
+
+    def _arguments(self, given: Mapping[str, Any]) -> bytes:
+        """As JSON again: so they are read by the same rules as those of the other channels."""
+        try:
+            text = msgspec.json.encode(given)
+        except ValueError as failure:
+            raise Malformed(f"The arguments are not valid JSON: {failure}.") from None
+        if len(text) > self._limit:
+            raise TooLarge(f"The arguments are larger than {self._limit} bytes.", remedy="Send less at once.")
+        return text
+
+
+def _wire(failure: NexusError) -> MCPError:
+    """A failure of what is not a tool call, which has no other form than a JSON-RPC error."""
+    code = INVALID_PARAMS if failure.status < 500 else INTERNAL_ERROR
+    return MCPError(code, f"{failure.code} {failure}", failure.describe())
+
+
+def _version() -> str:
+    try:
+        return version("nexus-platform")
+    except PackageNotFoundError:  # run from a source tree
+        return ""
