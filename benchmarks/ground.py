@@ -110,7 +110,7 @@ def invoke() -> float:
 def main() -> None:
     def show(name: str, values: list[float], unit: str, target: str) -> None:
         middle = statistics.median(values)
-        print(f"{name:<38} {middle:8.2f} {unit:<3} ({min(values):.2f} – {max(values):.2f}; target {target})")
+        print(f"{name:<38} {middle:8.2f} {unit:<3} ({min(values):.2f} to {max(values):.2f}; target {target})")
 
     show("nexus --help, CPU", [help_cpu() for _ in range(RUNS)], "ms", "≤ 120")
     with tempfile.TemporaryDirectory() as folder:

@@ -216,9 +216,12 @@ def _announce(server: _Server) -> None:
 
 
 def _cli_hint(app: Nexus) -> str:
+    """A command that works in this folder. Which application `nexus` was given is in the settings."""
+    given = app.settings.app
+    found_anyway = not given or given == os.environ.get("NEXUS_APP") or os.path.exists("app.py")
+    program = "nexus" if found_anyway else f"nexus --app {os.path.relpath(given) if '/' in given else given}"
     registry = app.registry
-    location = "" if app.settings.app or os.path.exists("app.py") else "--app … "
     for resource in registry.resources():
         if "list" in registry.verbs(resource):
-            return f"nexus {location}{resource} list"
-    return f"nexus {location}--help"
+            return f"{program} {resource} list"
+    return f"{program} --help"

@@ -92,6 +92,7 @@ class Nexus:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Nexus]:
         """Enter this around the use of `runtime` in an event loop; it gives back what was opened there."""
+        self.feed.open()
         try:
             yield self
         finally:

@@ -102,6 +102,10 @@ class Feed:
         if (tail := self._tails.get(source)) is not None:
             tail.wake()
 
+    def open(self) -> None:
+        """Take subscriptions, also after a `close`."""
+        self._closing = False
+
     def close(self) -> None:
         """The server is closing: end every subscription, with its last cursor, and take no more."""
         if self._closing:

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 
-from nexus.errors import RegistrationError, UnknownOperation, did_you_mean
+from nexus.errors import RegistrationError, UnknownOperation, did_you_mean, nearest
 from nexus.operation import Operation
 
 _NO_VERBS: Mapping[str, Operation] = MappingProxyType({})
@@ -92,9 +92,10 @@ class Registry:
 
     def unknown(self, name: str) -> UnknownOperation:
         """The error for a name that nothing here answers to."""
-        known = {s for s, operation in self._spellings.items() if not operation.internal}
+        near = nearest(name, [s for s, operation in self._spellings.items() if not operation.internal])
+        remedy = f"Did you mean '{near}'?" if near else did_you_mean(name, [o.name for o in self.public()])
         shown = name if len(name) <= 80 else name[:80] + "…"
-        return UnknownOperation(f"There is no operation '{shown}'.", remedy=did_you_mean(name, known))
+        return UnknownOperation(f"There is no operation '{shown}'.", remedy=remedy)
 
     def _rebuild(self, operations: dict[str, Operation]) -> None:
         # New dictionaries are put in place of the old: a reader in another thread sees one or the other.

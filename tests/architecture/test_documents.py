@@ -64,7 +64,10 @@ def _classes(root: type[NexusError]) -> set[type[NexusError]]:
 
 def test_every_error_code_is_documented_with_its_status_and_exit_code() -> None:
     table = (ROOT / "docs" / "errors.md").read_text()
-    rows = {m[1]: (int(m[2]), int(m[3])) for m in re.finditer(r"^\| `(\S+)` \|.*\| (\d+) \| (\d+) \|$", table, re.M)}
+    rows = {
+        m[1]: (int(m[2]), int(m[3]))
+        for m in re.finditer(r"^\| `(\S+)` \|.*\| (\d+) \| (\d+) \|$", table, re.M)
+    }
     problems = InvalidArguments("x", [Problem("DF-101", "", "")])
     expected = {
         kind.code: (kind.status, kind.exit_code)

@@ -41,13 +41,16 @@ def test_no_source_file_is_too_long(path: Path) -> None:
 
 
 def test_only_dialects_know_a_database_by_name() -> None:
-    named = re.compile(r"""["'](sqlite|postgres|postgresql|mysql|mariadb|asyncpg|aiomysql|aiosqlite)["'.:+]""", re.I)
+    named = re.compile(
+        r"""["'](sqlite|postgres|postgresql|mysql|mariadb|asyncpg|aiomysql|aiosqlite)["'.:+]""", re.I
+    )
     imported = re.compile(r"^\s*(from|import) (sqlite3|asyncpg|aiomysql|aiosqlite|pymysql)\b", re.M)
     dialects = SHELVES["dataflow"] / "dialects"
     found = [
         str(path.relative_to(ROOT))
         for path in SOURCES
-        if dialects not in path.parents and (named.search(path.read_text()) or imported.search(path.read_text()))
+        if dialects not in path.parents
+        and (named.search(path.read_text()) or imported.search(path.read_text()))
     ]
     # The default of DataFlow() is a URL that users read in its documentation.
     assert [name for name in found if name != "dataflow/dataflow/app.py"] == []
@@ -69,7 +72,10 @@ def _modules_after(statement: str) -> set[str]:
 @pytest.mark.parametrize(
     ("statement", "unwanted"),
     [
-        ("import nexus", {"mcp", "starlette", "uvicorn", "alembic", "sqlalchemy", "click", "rich", "dataflow"}),
+        (
+            "import nexus",
+            {"mcp", "starlette", "uvicorn", "alembic", "sqlalchemy", "click", "rich", "dataflow"},
+        ),
         ("import dataflow", {"mcp", "starlette", "uvicorn", "alembic", "click", "rich", "nexus_workflows"}),
         ("import nexus_workflows", {"mcp", "starlette", "uvicorn", "sqlalchemy", "click", "dataflow"}),
         ("import nexus_channels.cli.main", {"mcp", "starlette", "uvicorn", "alembic", "sqlalchemy", "rich"}),
@@ -83,5 +89,7 @@ def test_imports_are_light(statement: str, unwanted: set[str]) -> None:
 def test_comments_speak_of_the_code() -> None:
     """No notes to self, no ticket numbers, no blanket silence."""
     unwanted = re.compile(r"\b(TODO|FIXME|XXX|HACK)\b|except:|raise NotImplementedError|#\s*issue\b", re.I)
-    found = [f"{path.relative_to(ROOT)}: {m[0]}" for path in SOURCES for m in unwanted.finditer(path.read_text())]
+    found = [
+        f"{path.relative_to(ROOT)}: {m[0]}" for path in SOURCES for m in unwanted.finditer(path.read_text())
+    ]
     assert found == []

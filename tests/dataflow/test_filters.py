@@ -67,7 +67,9 @@ def operators_on(name: str) -> st.SearchStrategy[Any]:
     return st.one_of(st.none() | value, single, combined, negated)
 
 
-LEAVES = st.sampled_from(sorted(VALUES)).flatmap(lambda name: operators_on(name).map(lambda test: {name: test}))
+LEAVES = st.sampled_from(sorted(VALUES)).flatmap(
+    lambda name: operators_on(name).map(lambda test: {name: test})
+)
 FILTERS = st.recursive(
     LEAVES | st.just({}),
     lambda inner: st.one_of(

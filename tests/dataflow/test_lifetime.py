@@ -62,10 +62,14 @@ def test_event_loops_one_after_the_other_each_have_their_connections(tmp_path: P
     async def one() -> int:
         async with app.running():
             await app.runtime.invoke("products.create", {"name": "a"}, LOCAL, channel="test")
-            counted = await app.runtime.invoke("products.count", {}, LOCAL, channel="test")
-            return int(counted.count)
+            async with app.feed.subscribe(LOCAL, "products", snapshot=True) as followed:
+                assert followed.records is not None
+                await app.runtime.invoke("products.update", {"id": 1, "name": "b"}, LOCAL, channel="test")
+                assert (await anext(aiter(followed))).key == 1
+                return len(followed.records)
 
     assert [asyncio.run(one()) for _ in range(3)] == [1, 2, 3]
+    assert [path.name for path in tmp_path.iterdir()] == ["x.db"]  # the write-ahead log is folded in
 
 
 def test_a_process_killed_in_the_middle_leaves_whole_transactions_only(tmp_path: Path) -> None:

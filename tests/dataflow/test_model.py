@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from typing import Any, Optional
+from typing import Any
 
 import pytest
 
@@ -46,7 +46,7 @@ def test_a_class_is_read_once_into_plain_values(db: DataFlow) -> None:
 
         text: str
         count: int = 3
-        ratio: Optional[float] = None
+        ratio: float | None = None
         done: bool = False
         when: datetime.datetime | None
         day: datetime.date | None = None

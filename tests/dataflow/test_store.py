@@ -166,7 +166,7 @@ async def test_names_that_are_sql_are_only_names() -> None:
     async with app.running():
         async with app.feed.subscribe(LOCAL, "order", where={"where": {"$gt": 0}}) as followed:
             made = await app.runtime.invoke(
-                "order.create", {"select": "'; DROP TABLE \"order\"; --", "where": 1}, LOCAL, channel="t"
+                "order.create", {"select": '\'; DROP TABLE "order"; --', "where": 1}, LOCAL, channel="t"
             )
             change = await anext(aiter(followed))
         assert change.record is not None
@@ -182,18 +182,17 @@ async def test_another_program_can_write_and_cannot_write_nonsense(tmp_path: Pat
         stock: int = 0
 
     app = Nexus(db)
-    async with app.running():
-        async with app.feed.subscribe(LOCAL, "products") as followed:
-            changes = aiter(followed)
-            with sqlite3.connect(tmp_path / "shared.db") as other:
-                stamp = "2026-01-01T00:00:00.000000Z"
-                insert = "INSERT INTO products (name, stock, created_at, updated_at) VALUES (?, ?, ?, ?)"
-                other.execute(insert, ("by hand", 3, stamp, stamp))
-                other.execute("UPDATE products SET id = 9 WHERE id = 1")
-                with pytest.raises(sqlite3.IntegrityError):
-                    other.execute(insert, ("x", "three", stamp, stamp))
-            other.close()
-            seen = [await anext(changes) for _ in range(3)]
+    async with app.running(), app.feed.subscribe(LOCAL, "products") as followed:
+        changes = aiter(followed)
+        with sqlite3.connect(tmp_path / "shared.db") as other:
+            stamp = "2026-01-01T00:00:00.000000Z"
+            insert = "INSERT INTO products (name, stock, created_at, updated_at) VALUES (?, ?, ?, ?)"
+            other.execute(insert, ("by hand", 3, stamp, stamp))
+            other.execute("UPDATE products SET id = 9 WHERE id = 1")
+            with pytest.raises(sqlite3.IntegrityError):
+                other.execute(insert, ("x", "three", stamp, stamp))
+        other.close()
+        seen = [await anext(changes) for _ in range(3)]
     assert [(change.event, change.key) for change in seen] == [("enter", 1), ("leave", 1), ("enter", 9)]
     assert [change.actor for change in seen] == [None, None, None]
 

@@ -14,7 +14,12 @@ async def nothing(call: Call, arguments: object) -> None:
 
 def listing(resource: str, node: str = "") -> Operation:
     return Operation(
-        name=f"{resource}.list", handler=nothing, resource=resource, verb="list", node=node, effect=Effect.READ
+        name=f"{resource}.list",
+        handler=nothing,
+        resource=resource,
+        verb="list",
+        node=node,
+        effect=Effect.READ,
     )
 
 
@@ -32,7 +37,7 @@ def test_what_is_taken_is_refused_and_nothing_of_the_rest_is_added() -> None:
     registry = Registry()
     registry.add(listing("products", "ProductListNode"))
     before = registry.version
-    with pytest.raises(RegistrationError, match="is the name of 'products.list' already"):
+    with pytest.raises(RegistrationError, match="'ProductListNode' is the name of"):
         registry.add(listing("orders"), listing("others", "ProductListNode"))
     assert "orders.list" not in registry
     assert registry.version == before

@@ -128,7 +128,9 @@ class Cli:
         if verb in ("get", "update", "delete"):
             words.append(str(arguments["id"]))
             arguments = {key: value for key, value in arguments.items() if key != "id"}
-        return await self._command([*words, *(["--yes"] if verb == "delete" else []), "--json", "-"], arguments)
+        return await self._command(
+            [*words, *(["--yes"] if verb == "delete" else []), "--json", "-"], arguments
+        )
 
     async def malformed(self) -> Outcome:
         return await self._command(["products", "create", "--json", '{"name": '], None)

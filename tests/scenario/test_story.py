@@ -157,29 +157,29 @@ async def grow(call: Call) -> None:
     app.register("taller", taller)
 """
     )
-    async with drivers.server(app, drivers.environment()) as served:
-        async with (
-            drivers.rest(served) as rest,
-            drivers.websocket(served) as websocket,
-            drivers.mcp_http(served) as mcp,
-            drivers.watcher(served) as watcher,
-        ):
-            for driver in (rest, websocket, mcp):
-                assert (await driver.run("trees.create", {"height": 1})).code == "DF-701"
-            assert (await watcher.subscribe(topic="trees"))["code"] == "NX-404"
-            async with mcp._client.listen(tools_list_changed=True) as changes:  # type: ignore[attr-defined]
-                await rest.run("grow", {})
-                async with asyncio.timeout(5):
-                    assert type(await anext(aiter(changes))).__name__ == "ToolsListChanged"
-            tools = await mcp._client.list_tools()  # type: ignore[attr-defined]
-            assert {"trees_create", "taller"} <= {tool.name for tool in tools.tools}
-            assert (await watcher.subscribe(topic="trees"))["type"] == "ready"
-            for key, driver in zip(itertools.count(1), (rest, websocket, mcp), strict=False):
-                assert (await driver.run("trees.create", {"height": 1})).result["id"] == key
-                run = await driver.run("taller", {"id": key})
-                assert run.result["results"]["grow"]["height"] == 2
-                assert (await watcher.frame())["event"] == "enter"
-                assert (await watcher.frame())["event"] == "update"
+    async with (
+        drivers.server(app, drivers.environment()) as served,
+        drivers.rest(served) as rest,
+        drivers.websocket(served) as websocket,
+        drivers.mcp_http(served) as mcp,
+        drivers.watcher(served) as watcher,
+    ):
+        for driver in (rest, websocket, mcp):
+            assert (await driver.run("trees.create", {"height": 1})).code == "DF-701"
+        assert (await watcher.subscribe(topic="trees"))["code"] == "NX-404"
+        async with mcp._client.listen(tools_list_changed=True) as changes:  # type: ignore[attr-defined]
+            await rest.run("grow", {})
+            async with asyncio.timeout(5):
+                assert type(await anext(aiter(changes))).__name__ == "ToolsListChanged"
+        tools = await mcp._client.list_tools()  # type: ignore[attr-defined]
+        assert {"trees_create", "taller"} <= {tool.name for tool in tools.tools}
+        assert (await watcher.subscribe(topic="trees"))["type"] == "ready"
+        for key, driver in zip(itertools.count(1), (rest, websocket, mcp), strict=False):
+            assert (await driver.run("trees.create", {"height": 1})).result["id"] == key
+            run = await driver.run("taller", {"id": key})
+            assert run.result["results"]["grow"]["height"] == 2
+            assert (await watcher.frame())["event"] == "enter"
+            assert (await watcher.frame())["event"] == "update"
 
 
 async def test_an_unknown_topic_is_named(served: Server) -> None:

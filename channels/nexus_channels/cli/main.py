@@ -6,6 +6,8 @@ are called, so that a model or a workflow is a command as soon as it is register
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import click
 
 from nexus_channels.cli.program import Program, State, output_option, state_of, write_epilog
@@ -123,7 +125,9 @@ program.add_command(
 @click.pass_obj
 def serve(state: State, host: str | None, port: int | None) -> None:
     """Serve the application: REST, MCP and the websocket on one port."""
-    state.application().serve(host=host, port=port)
+    app = state.application()
+    app.settings = replace(app.settings, app=state.reference)
+    app.serve(host=host, port=port)
 
 
 @program.command()

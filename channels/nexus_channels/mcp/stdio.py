@@ -151,9 +151,16 @@ def _claimed() -> Iterator[tuple[int, int]]:
 async def _until_signalled(work: Coroutine[Any, Any, None]) -> None:
     loop, task = asyncio.get_running_loop(), asyncio.create_task(work)
     numbers = (signal.SIGINT, signal.SIGTERM)
+    signalled = False
+
+    def end() -> None:
+        nonlocal signalled
+        signalled = True
+        task.cancel()
+
     with suppress(NotImplementedError):  # on Windows the client just closes stdin
         for number in numbers:
-            loop.add_signal_handler(number, task.cancel)
+            loop.add_signal_handler(number, end)
     try:
         await asyncio.wait({task})
     finally:
@@ -162,5 +169,10 @@ async def _until_signalled(work: Coroutine[Any, Any, None]) -> None:
         with suppress(NotImplementedError):
             for number in numbers:
                 loop.remove_signal_handler(number)
-    if not task.cancelled():
-        task.result()
+    if task.cancelled():
+        return
+    if signalled and (failure := task.exception()) is not None:
+        # What was cut off in the middle may complain about its broken streams: it was meant to end.
+        logger.info("ended by a signal", exc_info=failure)
+        return
+    task.result()

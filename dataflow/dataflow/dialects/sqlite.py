@@ -187,13 +187,14 @@ class Sqlite:
 class SqliteConnection:
     """One connection and its thread, which runs statements in the order they were given."""
 
-    __slots__ = ("_driver", "_serving", "caller", "seen_version")
+    __slots__ = ("_busy", "_driver", "_serving", "caller", "seen_version")
 
     def __init__(self, driver: aiosqlite.Connection) -> None:
         self.caller: Call | None = None
         self.seen_version: int | None = None  # of the data, when this connection looked last
         self._driver = driver
         self._serving: Call | None = None  # whose statement the thread is running
+        self._busy = False
 
     async def fetch(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
         try:
@@ -216,7 +217,10 @@ class SqliteConnection:
             await self.fetch("ROLLBACK")
 
     async def close(self) -> None:
-        await self._driver.interrupt()
+        if (
+            self._busy
+        ):  # else it would be the closing itself that is interrupted, and the log would stay behind
+            await self._driver.interrupt()
         await self._driver.close()
 
     async def become_writer(self) -> None:
@@ -232,8 +236,11 @@ class SqliteConnection:
         await self.fetch(sqlite_log.STAMP)
 
     def _fetch(self, caller: Call | None, sql: str, parameters: Sequence[Any]) -> list[Any]:
-        self._serving = caller
-        return self._driver._conn.execute(sql, parameters).fetchall()
+        self._serving, self._busy = caller, True
+        try:
+            return self._driver._conn.execute(sql, parameters).fetchall()
+        finally:
+            self._busy = False
 
     def _about_caller(self, what: str) -> str | None:
         call = self._serving
