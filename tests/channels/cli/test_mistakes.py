@@ -21,7 +21,11 @@ MISTAKES = [
         "execute ThingGtNode",
         "error DF-701: There is no operation 'ThingGtNode'. Did you mean 'ThingGetNode'?",
     ),
-    ("execute secret --id 1", "error DF-701: There is no operation 'secret'."),
+    (
+        "execute secret --id 1",
+        "error DF-701: There is no operation 'secret'. Known: explode, parts.list, restock, rows,"
+        " things.create, things.delete, things.get, things.list, things.update, wait.",
+    ),
     (
         "run things.get",
         "error DF-701: 'things.get' is no workflow. Use 'nexus things get', or 'nexus execute things.get'.",
