@@ -102,7 +102,12 @@ def model_from(cls: type) -> Model:
             f"{name}: an id of type '{identity.kind.value}' is not available; use int or str."
         )
     generates_id = identity is None or identity.kind is Kind.INTEGER
-    key = Field("id", Kind.INTEGER if generates_id else Kind.TEXT, int if generates_id else str)
+    key = Field(
+        "id",
+        Kind.INTEGER if generates_id else Kind.TEXT,
+        int if generates_id else str,
+        automatic=generates_id,
+    )
     fields = {"id": key, **declared}
     for stamp in _TIMESTAMPS:
         fields.pop(stamp, None)

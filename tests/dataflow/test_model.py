@@ -59,7 +59,7 @@ def test_a_class_is_read_once_into_plain_values(db: DataFlow) -> None:
         "id", "text", "count", "ratio", "done", "when", "day", "data", "tags", "created_at", "updated_at",
     ]  # fmt: skip
     assert [f.name for f in model.fields.values() if f.nullable] == ["ratio", "when", "day"]
-    assert [f.name for f in model.fields.values() if f.required] == ["id", "text"]
+    assert [f.name for f in model.fields.values() if f.required] == ["text"]
     assert model.fields["data"].kind is Kind.JSON
     assert model.description == "All there is."
 

@@ -70,14 +70,11 @@ def _many(model: Model) -> str:
 
 
 def _create(model: Model, store: Store) -> Operation:
-    fields = [field for field in model.writable() if not (field.name == "id" and model.generates_id)]
-    struct = _struct(model, "Create", [(f.name, f.given_type, _default(f)) for f in fields])
-    names = tuple(field.name for field in fields)
+    given: list[Any] = [(f.name, f.given_type, _default(f)) for f in model.writable()]
+    names = tuple(field.name for field in model.writable())
     if model.generates_id:
-        optional_id = ("id", _key_type(model) | UnsetType, UNSET)
-        struct = _struct(
-            model, "Create", [*((f.name, f.given_type, _default(f)) for f in fields), optional_id]
-        )
+        given.append(("id", _key_type(model) | UnsetType, UNSET))
+    struct = _struct(model, "Create", given)
 
     async def create(call: Call, arguments: Any) -> msgspec.Struct:
         values = {name: getattr(arguments, name) for name in names}
