@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, settings
 
 from dataflow import DataFlow
 from nexus import LOCAL, Nexus
+from tests.support.databases import DATABASES, FOLLOWED, empty_database
 
 settings.register_profile("quick", max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 settings.register_profile("long", max_examples=3000, deadline=None, suppress_health_check=list(HealthCheck))
@@ -33,10 +34,17 @@ def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name)
 
 
-@pytest.fixture(params=["file", "memory"])
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test that uses a database runs on each kind; one that follows changes, on those with a change log."""
+    if "database" in metafunc.fixturenames:
+        followed = metafunc.definition.get_closest_marker("feed") is not None
+        metafunc.parametrize("database", FOLLOWED if followed else DATABASES, indirect=True)
+
+
+@pytest.fixture
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The URL of an empty database, of each kind that models can live in."""
-    return ":memory:" if request.param == "memory" else f"sqlite:///{tmp_path / 'test.db'}"
+    """The URL of an empty database, of the kind asked for."""
+    return empty_database(request.param, tmp_path)
 
 
 @pytest.fixture

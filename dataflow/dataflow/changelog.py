@@ -10,14 +10,14 @@ import sqlalchemy as sa
 
 from dataflow.model import Model
 from dataflow.query import Where, compiled, order_by
-from nexus.errors import CursorExpired, TooLarge, UnknownTopic
+from nexus.errors import CursorExpired, TooLarge, Unavailable, UnknownTopic
 from nexus.filters import Filter
 from nexus.ports import LoggedChange, LogHead, Snapshot
 from nexus.session import Session
 
 if TYPE_CHECKING:
     from dataflow.database import Database
-    from dataflow.dialects import Connection
+    from dataflow.dialects.base import Connection, LogReader
 
 
 class ChangeLog:
@@ -47,6 +47,8 @@ class ChangeLog:
         return tuple(self._model(topic).fields)
 
     async def head(self, topic: str) -> LogHead:
+        """Raises Unavailable where changes cannot be followed yet."""
+        _ = self._log
         await self._database.table(self._model(topic))
         slots = self._database.pools.log
         connection = await slots.take()
@@ -60,7 +62,7 @@ class ChangeLog:
         slots = self._database.pools.log
         connection = await slots.take()
         try:
-            rows = await connection.fetch(self._dialect.read_log_sql(), (after, limit))
+            rows = await connection.fetch(self._log.read_sql(), (after, limit))
             if (not rows or rows[0][0] != after + 1) and (await self._read_head(connection)).floor > after:
                 raise CursorExpired("The changes that come next are no longer kept.")
         finally:
@@ -68,13 +70,14 @@ class ChangeLog:
         return [await self._change(row) for row in rows]
 
     async def snapshot(self, topic: str, where: Filter, limit: int, session: Session) -> Snapshot:
+        _ = self._log
         model = self._model(topic)
         table = await self._database.table(model)
         matching = Where(where, table, self._dialect)
         statement = compiled(
             sa.select(table.table)
             .where(matching.clause())
-            .order_by(*order_by(table, (("id", False),)))
+            .order_by(*order_by(table, (("id", False),), self._dialect))
             .limit(sa.bindparam("limit")),
             self._dialect,
         )
@@ -100,7 +103,7 @@ class ChangeLog:
         slots = self._database.pools.watch
         connection = await slots.take()
         try:
-            await self._dialect.changed_elsewhere(connection)
+            await self._log.changed_elsewhere(connection)
         finally:
             slots.give(connection)
 
@@ -123,8 +126,14 @@ class ChangeLog:
             at=at,
         )
 
+    @property
+    def _log(self) -> LogReader:
+        if self._dialect.log is None:
+            raise Unavailable(f"Following changes is not available yet on {self._dialect.name}.")
+        return self._dialect.log
+
     async def _read_head(self, connection: Connection) -> LogHead:
-        ((epoch, pos, floor),) = await connection.fetch(self._dialect.head_sql())
+        ((epoch, pos, floor),) = await connection.fetch(self._log.head_sql())
         return LogHead(bytes(epoch), pos, floor)
 
     def _model(self, topic: str) -> Model:

@@ -47,9 +47,9 @@ class Database:
         pools = self.pools
         async with pools.installing:
             if model not in self._tables:
-                made = ModelTable(model, self.dialect)
                 writer = await pools.writer.take()
                 try:
+                    made = ModelTable(model, self.dialect)  # only now are the server's abilities known
                     await self.dialect.install(writer, model, made.table)
                 finally:
                     pools.writer.give(writer)
@@ -90,8 +90,10 @@ class Pools:
     installing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def __post_init__(self) -> None:
-        self.writer = Slots(self.dialect.open_writer, self.dialect.writers)
         self.readers = Slots(self.dialect.open_reader, self.dialect.readers)
+        self.writer = self.readers
+        if self.dialect.writers is not None:
+            self.writer = Slots(self.dialect.open_writer, self.dialect.writers)
         # Following the log must not wait for requests, nor for the one who waits for other programs.
         self.log = Slots(self.dialect.open_reader, 1)
         self.watch = Slots(self.dialect.open_reader, 1)

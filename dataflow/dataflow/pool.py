@@ -11,6 +11,9 @@ from nexus.errors import Unavailable
 
 
 class Closable(Protocol):
+    @property
+    def usable(self) -> bool: ...
+
     async def close(self) -> None: ...
 
 
@@ -51,8 +54,10 @@ class Slots(Generic[C]):
                 return handed
 
     def give(self, connection: C) -> None:
-        if self._closed:
+        """Give back what was taken. What cannot be used any more is closed, and its slot is free."""
+        if self._closed or not connection.usable:
             self.open -= 1
+            self._hand(None)
             closing = asyncio.ensure_future(connection.close())
             self._closing.add(closing)  # an event loop keeps no task alive by itself
             closing.add_done_callback(self._closing.discard)

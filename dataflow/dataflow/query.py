@@ -75,7 +75,7 @@ class Where:
                 return (op, field, None)
             case Test(field, op, value):
                 self.values[self._next()] = self._encode(field, value)
-                return (op, field)
+                return (op, field, isinstance(value, float))
 
     def _shape_in(self, field: str, given: tuple[Any, ...]) -> Shape:
         values = [self._encode(field, value) for value in given if value is not None]
@@ -106,7 +106,8 @@ class Where:
                 column = self._table.table.c[field]
                 if value is None:
                     return column.is_(None)
-                return _TESTS[op](column, sa.bindparam(self._next(), type_=column.type))
+                kind = sa.Double() if isinstance(value, float) else column.type
+                return _TESTS[op](column, sa.bindparam(self._next(), type_=kind))
 
     def _clause_in(self, field: str, given: tuple[Any, ...]) -> sa.ColumnElement[bool]:
         column, name = self._table.table.c[field], self._next()
@@ -114,16 +115,18 @@ class Where:
             inside = self._dialect.in_list(column, name)
         else:
             names = [key for key in self.values if key.startswith(f"{name}_")]
-            inside = column.in_([sa.bindparam(key, type_=column.type) for key in names])
+            inside = column.in_([sa.bindparam(key, type_=sa.Double()) for key in names])
         return sa.or_(inside, column.is_(None)) if None in given else inside
 
 
-def order_by(table: ModelTable, order: tuple[tuple[str, bool], ...]) -> list[sa.ColumnElement[Any]]:
+def order_by(
+    table: ModelTable, order: tuple[tuple[str, bool], ...], dialect: Dialect
+) -> list[sa.ColumnElement[Any]]:
     """NULL comes before every value, as in MongoDB."""
     columns: list[sa.ColumnElement[Any]] = []
     for name, descending in order:
         column = table.table.c[name]
-        if not table.model.fields[name].nullable:
+        if dialect.nulls_first or not table.model.fields[name].nullable:
             columns.append(column.desc() if descending else column.asc())
         else:
             columns.append(column.desc().nulls_last() if descending else column.asc().nulls_first())
@@ -131,8 +134,8 @@ def order_by(table: ModelTable, order: tuple[tuple[str, bool], ...]) -> list[sa.
 
 
 def _ends(column: sa.ColumnElement[Any], value: Any) -> sa.ColumnElement[bool]:
-    long_enough = sa.func.length(column) >= sa.func.length(value)
-    tail = sa.func.substr(column, sa.func.length(column) - sa.func.length(value) + 1)
+    long_enough = sa.func.char_length(column) >= sa.func.char_length(value)
+    tail = sa.func.substr(column, sa.func.char_length(column) - sa.func.char_length(value) + 1)
     return sa.and_(long_enough, tail == value)
 
 
@@ -142,6 +145,6 @@ _TESTS: dict[str, Callable[[sa.ColumnElement[Any], Any], sa.ColumnElement[bool]]
     "gte": lambda column, value: column >= value,
     "lt": lambda column, value: column < value,
     "lte": lambda column, value: column <= value,
-    "startswith": lambda column, value: sa.func.substr(column, 1, sa.func.length(value)) == value,
+    "startswith": lambda column, value: sa.func.substr(column, 1, sa.func.char_length(value)) == value,
     "endswith": _ends,
 }

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from dataflow.assignments import Assignment
 from dataflow.database import Database
+from dataflow.dialects import Connection
 from dataflow.model import Model
 from dataflow.query import Shape, Statement, Where, compiled, order_by
 from dataflow.table import ModelTable
@@ -38,20 +39,19 @@ class Store:
             f"v_{name}": table.encode(name, model.fields[name].check(model.route, value))
             for name, value in values.items()
         }
-        now = _now()
-        bound["v_created_at"] = bound["v_updated_at"] = table.encode("created_at", now)
-        statement = self._statement(("create", model, tuple(bound)), lambda: _insert(table, bound))
-        rows = await self._run(call, statement, bound, write=True)
-        return table.record(rows[0])
+        bound["v_created_at"] = bound["v_updated_at"] = table.encode("created_at", _now())
+        statement = self._statement(("create", model, tuple(bound)), lambda: self._insert(table, bound))
+        if "insert" in self._dialect.returning:
+            rows = await self._run(call, statement, bound, write=True)
+            return table.record(rows[0])
+        async with call.connection(self._database, write=True, statements="many") as connection:
+            done = await connection.execute(statement.sql, statement.bind(bound))
+            return await self._read_back(connection, table, bound.get("v_id", done.key))
 
     async def get(self, call: Call, model: Model, key: int | str) -> msgspec.Struct:
         """Raises NotFound."""
         table = await self._database.table(model)
-        statement = self._statement(
-            ("get", model),
-            lambda: sa.select(table.table).where(table.table.c.id == sa.bindparam("key")),
-        )
-        rows = await self._run(call, statement, {"key": key}, write=False)
+        rows = await self._run(call, self._by_key(table, lock=self._locks(call)), {"key": key}, write=False)
         if not rows:
             raise _not_found(model, key)
         return table.record(rows[0])
@@ -67,8 +67,9 @@ class Store:
     ) -> list[msgspec.Struct]:
         table = await self._database.table(model)
         matching = Where(where, table, self._dialect)
+        lock = self._locks(call)
         statement = self._statement(
-            ("list", model, matching.shape, order), lambda: _select(table, matching, order)
+            ("list", model, matching.shape, order, lock), lambda: self._select(table, matching, order, lock)
         )
         bound = {**matching.values, "limit": limit, "offset": offset}
         rows = await self._run(call, statement, bound, write=False)
@@ -93,22 +94,45 @@ class Store:
         bound = {f"v_{change.field}": table.encode(change.field, change.value) for change in changes}
         bound["v_updated_at"] = table.encode("updated_at", _now())
         shape = ("update", model, tuple((change.field, change.op) for change in changes))
-        statement = self._statement(shape, lambda: _update(table, changes))
-        rows = await self._run(call, statement, {**bound, "key": key}, write=True)
-        if not rows:
-            raise _not_found(model, key)
-        return table.record(rows[0])
+        statement = self._statement(shape, lambda: self._update(table, changes))
+        if "update" in self._dialect.returning:
+            rows = await self._run(call, statement, {**bound, "key": key}, write=True)
+            if not rows:
+                raise _not_found(model, key)
+            return table.record(rows[0])
+        async with call.connection(self._database, write=True, statements="many") as connection:
+            done = await connection.execute(statement.sql, statement.bind({**bound, "key": key}))
+            if not done.found:
+                raise _not_found(model, key)
+            return await self._read_back(connection, table, key)
 
     async def delete(self, call: Call, model: Model, key: int | str) -> None:
         """Raises NotFound."""
         table = await self._database.table(model)
-        identity = table.table.c.id
         statement = self._statement(
             ("delete", model),
-            lambda: sa.delete(table.table).where(identity == sa.bindparam("key")).returning(identity),
+            lambda: sa.delete(table.table).where(table.table.c.id == sa.bindparam("key")),
         )
-        if not await self._run(call, statement, {"key": key}, write=True):
+        async with call.connection(self._database, write=True) as connection:
+            done = await connection.execute(statement.sql, statement.bind({"key": key}))
+        if not done.found:
             raise _not_found(model, key)
+
+    def _locks(self, call: Call) -> bool:
+        """Whether what is read must stay as it is until the end of the call, which may write it."""
+        return call.atomic and self._dialect.locks_reads
+
+    def _by_key(self, table: ModelTable, *, lock: bool) -> Statement:
+        def select() -> sa.Select[Any]:
+            found = sa.select(table.table).where(table.table.c.id == sa.bindparam("key"))
+            return found.with_for_update() if lock else found
+
+        return self._statement(("get", table.model, lock), select)
+
+    async def _read_back(self, connection: Connection, table: ModelTable, key: object) -> msgspec.Struct:
+        statement = self._by_key(table, lock=False)
+        rows = await connection.fetch(statement.sql, statement.bind({"key": key}))
+        return table.record(rows[0])
 
     async def _run(self, call: Call, statement: Statement, values: Mapping[str, Any], *, write: bool) -> Rows:
         async with call.connection(self._database, write=write) as connection:
@@ -123,37 +147,43 @@ class Store:
             found = self._statements[shape] = compiled(build(), self._dialect)
         return found
 
+    def _insert(self, table: ModelTable, bound: Mapping[str, Any]) -> sa.Insert:
+        columns = [name.removeprefix("v_") for name in bound]
+        values = {name: sa.bindparam(f"v_{name}", type_=table.table.c[name].type) for name in columns}
+        statement = sa.insert(table.table).values(values)
+        if "insert" not in self._dialect.returning:
+            return statement
+        beside = (
+            self._dialect.key_given(table.table) if "v_id" in bound and table.model.generates_id else None
+        )
+        return statement.returning(*table.table.c, *([] if beside is None else [beside]))
 
-def _insert(table: ModelTable, bound: Mapping[str, Any]) -> sa.Insert:
-    columns = [name.removeprefix("v_") for name in bound]
-    values = {name: sa.bindparam(f"v_{name}", type_=table.table.c[name].type) for name in columns}
-    return sa.insert(table.table).values(values).returning(*table.table.c)
+    def _select(
+        self, table: ModelTable, where: Where, order: tuple[tuple[str, bool], ...], lock: bool
+    ) -> sa.Select[Any]:
+        statement = (
+            sa.select(table.table)
+            .where(where.clause())
+            .order_by(*order_by(table, order, self._dialect))
+            .limit(sa.bindparam("limit", type_=sa.BigInteger()))
+            .offset(sa.bindparam("offset", type_=sa.BigInteger()))
+        )
+        return statement.with_for_update() if lock else statement
 
-
-def _select(table: ModelTable, where: Where, order: tuple[tuple[str, bool], ...]) -> sa.Select[Any]:
-    return (
-        sa.select(table.table)
-        .where(where.clause())
-        .order_by(*order_by(table, order))
-        .limit(sa.bindparam("limit"))
-        .offset(sa.bindparam("offset"))
-    )
-
-
-def _update(table: ModelTable, changes: tuple[Assignment, ...]) -> sa.Update:
-    columns = table.table.c
-    values: dict[str, Any] = {"updated_at": sa.bindparam("v_updated_at", type_=columns.updated_at.type)}
-    for change in changes:
-        column = columns[change.field]
-        given = sa.bindparam(f"v_{change.field}", type_=column.type)
-        if change.op == "set":
-            values[change.field] = given
-        elif change.op == "inc":
-            values[change.field] = sa.func.coalesce(column, 0) + given
-        else:
-            values[change.field] = sa.func.coalesce(column, 0) * given
-    statement = sa.update(table.table).where(columns.id == sa.bindparam("key")).values(values)
-    return statement.returning(*columns)
+    def _update(self, table: ModelTable, changes: tuple[Assignment, ...]) -> sa.Update:
+        columns = table.table.c
+        values: dict[str, Any] = {"updated_at": sa.bindparam("v_updated_at", type_=columns.updated_at.type)}
+        for change in changes:
+            column = columns[change.field]
+            given = sa.bindparam(f"v_{change.field}", type_=column.type)
+            if change.op == "set":
+                values[change.field] = given
+            elif change.op == "inc":
+                values[change.field] = sa.func.coalesce(column, 0) + given
+            else:
+                values[change.field] = sa.func.coalesce(column, 0) * given
+        statement = sa.update(table.table).where(columns.id == sa.bindparam("key")).values(values)
+        return statement.returning(*columns) if "update" in self._dialect.returning else statement
 
 
 def _now() -> datetime.datetime:

@@ -55,7 +55,7 @@ class ModelTable:
 
     def record(self, row: Sequence[Any]) -> msgspec.Struct:
         """A row of all columns, in their order, as a record."""
-        values = list(row)
+        values = list(row[: len(self.columns)])
         for index, decode in self._decoders:
             if values[index] is not None:
                 values[index] = decode(values[index])

@@ -137,8 +137,12 @@ def test_one_class_can_be_a_model_of_several_databases(db: DataFlow) -> None:
 @pytest.mark.parametrize(
     ("url", "named"),
     [
-        ("postgresql://root:hunter2@127.0.0.1/x", "PostgreSQL is not available yet"),
-        ("mysql://root:hunter2@127.0.0.1/x", "MySQL is not available yet"),
+        ("postgresql://root:hunter2@127.0.0.1", "names no database"),
+        ("postgresql://root:hunter2@127.0.0.1/x?sslmod=require", "Did you mean 'sslmode'"),
+        ("postgresql://root:hunter2@127.0.0.1/x?sslmode=maybe", "no sslmode 'maybe'"),
+        ("postgresql://root:hunter2@127.0.0.1:port/x", "cannot be read"),
+        ("mysql://root:hunter2@127.0.0.1/x?charset=latin1", "utf8mb4"),
+        ("mysql://root:hunter2@127.0.0.1/x?pool_size=none", "positive number"),
         ("oracle://scott:hunter2@127.0.0.1/x", "not the URL of a database"),
         ("shop.db", "not the URL of a database"),
         ("sqlite:/shop.db", "not the URL of a database"),

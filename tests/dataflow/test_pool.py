@@ -14,6 +14,8 @@ from nexus.errors import Unavailable
 
 
 class Plug:
+    usable = True
+
     def __init__(self) -> None:
         self.closed = False
 

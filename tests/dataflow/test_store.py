@@ -107,15 +107,25 @@ async def test_lists_are_sorted_and_paged(invoke: Invoke) -> None:
     ],
 )
 async def test_bad_input_is_named_and_changes_nothing(
-    app: Nexus, invoke: Invoke, name: str, arguments: dict[str, Any], code: str
+    invoke: Invoke, name: str, arguments: dict[str, Any], code: str
 ) -> None:
     await invoke("products.create", name="Lamp", stock=5)
     before = await invoke("products.list")
+    with pytest.raises(NexusError) as caught:
+        await invoke(name, **arguments)
+    assert caught.value.code == code
+    assert await invoke("products.list") == before
+
+
+@pytest.mark.feed
+async def test_what_is_refused_is_not_published(app: Nexus, invoke: Invoke) -> None:
+    await invoke("products.create", name="Lamp", stock=5)
     async with app.feed.subscribe(LOCAL, "products") as followed:
-        with pytest.raises(NexusError) as caught:
-            await invoke(name, **arguments)
-        assert caught.value.code == code
-        assert await invoke("products.list") == before
+        for arguments in ({"stock": "x"}, {"fields": {"stock": {"$inc": 2**63 - 1}}}):
+            with pytest.raises(NexusError):
+                await invoke("products.update", id=1, **arguments)
+        with pytest.raises(Conflict):
+            await invoke("products.create", name="Pen", id=1)
         await invoke("products.create", name="next")
         change = await anext(aiter(followed))
         assert change.record is not None

@@ -17,6 +17,8 @@ from nexus.errors import CursorExpired, Forbidden, InvalidCursor, SlowConsumer, 
 from nexus.feed import FeedClosed
 from tests.conftest import Invoke
 
+pytestmark = pytest.mark.feed
+
 
 async def take(followed: Any, count: int) -> list[Change]:
     changes = aiter(followed)

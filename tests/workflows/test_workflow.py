@@ -76,6 +76,7 @@ async def test_values_flow_along_connections_and_templates(app: Nexus, invoke: I
     assert run.results["rename"]["note"] == "Lamp no. 3"
 
 
+@pytest.mark.feed
 async def test_what_fails_half_way_leaves_nothing(app: Nexus, invoke: Invoke) -> None:
     workflow = WorkflowBuilder()
     workflow.add_node("ProductCreateNode", "make", {"name": "half"})

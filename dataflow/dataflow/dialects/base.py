@@ -24,14 +24,29 @@ class Codec:
     from_log: Callable[[Any], Any] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What a statement that gives no rows did: how many records it found, and the key it generated."""
+
+    found: int
+    key: int
+
+
 class Connection(Protocol):
     """A driver's connection, with our errors. `caller` is who the next statements are for; the change log
     learns it from there."""
 
     caller: Call | None
 
+    @property
+    def usable(self) -> bool:
+        """Whether it can serve another statement: not lost, and not left in the middle of one."""
+
     async def fetch(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
         """Run one statement and return its rows, if it gives any."""
+
+    async def execute(self, sql: str, parameters: Sequence[Any] = ()) -> Done:
+        """Run one statement that gives no rows."""
 
     async def begin(self, *, write: bool) -> None: ...
 
@@ -42,14 +57,36 @@ class Connection(Protocol):
     async def close(self) -> None: ...
 
 
+class LogReader(Protocol):
+    """How the change log of a database is read."""
+
+    def head_sql(self) -> str:
+        """Gives one row: epoch, position, floor."""
+
+    def read_sql(self) -> str:
+        """From position, up to a limit: pos, table, key, row, old, actor, session, run, tenant, at."""
+
+    async def changed_elsewhere(self, connection: Any) -> None:
+        """Return when another connection has written, or after a second."""
+
+
 class Dialect(Protocol):
-    """One database engine, at one address."""
+    """One database engine, at one address.
+
+    `writers` is None where any of the `readers` connections may write. `returning` says which of insert,
+    update and delete can return their rows; it is known once a connection is open. `log` is None where
+    changes cannot be followed yet.
+    """
 
     name: str
     location: str
     compiler: sa.engine.Dialect
     readers: int
-    writers: int
+    writers: int | None
+    returning: frozenset[str]
+    locks_reads: bool
+    nulls_first: bool
+    log: LogReader | None
 
     def column_type(self, field: Field) -> sa.types.TypeEngine[Any]: ...
 
@@ -64,6 +101,9 @@ class Dialect(Protocol):
     def list_parameter(self, values: list[Any]) -> object:
         """How such a list travels."""
 
+    def key_given(self, table: sa.Table) -> sa.ColumnElement[Any] | None:
+        """What an insert must return besides, so that a key which was given is not generated again."""
+
     async def open_reader(self) -> Connection: ...
 
     async def open_writer(self) -> Connection: ...
@@ -71,17 +111,8 @@ class Dialect(Protocol):
     def install_sql(self, model: Model, table: sa.Table) -> list[str]:
         """All that first use of the model runs, in order; running it again changes nothing."""
 
-    async def install(self, connection: Connection, model: Model, table: sa.Table) -> None:
+    async def install(self, connection: Any, model: Model, table: sa.Table) -> None:
         """Make the table and its capture, once, also when several processes begin together."""
-
-    def head_sql(self) -> str:
-        """Gives one row: epoch, position, floor."""
-
-    def read_log_sql(self) -> str:
-        """From position, up to a limit: pos, table, key, row, old, actor, session, run, tenant, at."""
-
-    async def changed_elsewhere(self, connection: Connection) -> None:
-        """Return when another connection has written, or after a second."""
 
     def dispose(self) -> None:
         """Remove what was made for this instance only."""

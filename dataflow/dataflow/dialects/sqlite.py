@@ -18,12 +18,12 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite as sqlite_sql
 
 from dataflow.dialects import sqlite_log
-from dataflow.dialects.base import Codec
+from dataflow.dialects.base import Codec, Done, LogReader
+from dataflow.dialects.ddl import check_columns, create_table
 from dataflow.dialects.sqlite_errors import translated
 from dataflow.fields import Field, Kind
 from dataflow.model import Model
 from nexus.call import Call
-from nexus.errors import RegistrationError
 
 _BUSY_MS = 5000
 _POLL = 0.1
@@ -60,13 +60,18 @@ _CODECS = {
 class Sqlite:
     """The database in the file `path`, or in a temporary one of its own when there is none."""
 
-    name = "sqlite"
+    name = "SQLite"
     readers = 4
-    writers = 1
+    writers: int | None = 1
+    returning = frozenset({"insert", "update", "delete"})
+    locks_reads = False  # a transaction that may write is the only one
+    nulls_first = True
+    log: LogReader | None
 
     def __init__(self, path: str | None) -> None:
         # numeric_dollar would name parameters; plain question marks are what the driver is fastest with.
         self.compiler: sa.engine.Dialect = sqlite_sql.dialect(paramstyle="qmark")
+        self.log = SqliteLog()
         self._remove: Callable[[], object] = lambda: None
         if path is None:
             # A private file behaves as any other database does; a real :memory: has one connection only.
@@ -98,6 +103,9 @@ class Sqlite:
     def list_parameter(self, values: list[Any]) -> object:
         return _json_text(values)
 
+    def key_given(self, table: sa.Table) -> None:
+        return None  # AUTOINCREMENT goes on from the largest key there ever was
+
     async def open_reader(self) -> SqliteConnection:
         return await self._open("PRAGMA query_only = ON")
 
@@ -111,16 +119,16 @@ class Sqlite:
         return connection
 
     def install_sql(self, model: Model, table: sa.Table) -> list[str]:
-        create = str(sa.schema.CreateTable(table, if_not_exists=True).compile(dialect=self.compiler)).strip()
+        create = create_table(table, self.compiler)
         triggers = sqlite_log.capture_triggers(model).values()
         return [*sqlite_log.SYSTEM_TABLES, create, *triggers]
 
     async def install(self, connection: Any, model: Model, table: sa.Table) -> None:
-        create = str(sa.schema.CreateTable(table, if_not_exists=True).compile(dialect=self.compiler))
+        create = create_table(table, self.compiler)
         triggers = sqlite_log.capture_triggers(model)
         columns = await connection.fetch("SELECT name FROM pragma_table_info(?)", (model.table_name,))
         if columns:
-            self._check_columns(model, {row[0] for row in columns})
+            check_columns(model, {row[0] for row in columns})
             found = await connection.fetch(
                 "SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND tbl_name = ?",
                 (model.table_name,),
@@ -137,28 +145,6 @@ class Sqlite:
         except BaseException:
             await connection.rollback()
             raise
-
-    def _check_columns(self, model: Model, present: set[str]) -> None:
-        missing = [name for name in model.fields if name not in present]
-        if missing:
-            raise RegistrationError(
-                f"The table '{model.table_name}' exists and has no column {', '.join(missing)}.",
-                remedy="Changing existing tables is not available yet: add the columns yourself.",
-            )
-
-    def head_sql(self) -> str:
-        return sqlite_log.HEAD
-
-    def read_log_sql(self) -> str:
-        return sqlite_log.READ
-
-    async def changed_elsewhere(self, connection: Any) -> None:
-        for _ in range(int(1 / _POLL)):
-            ((version,),) = await connection.fetch("PRAGMA data_version")
-            if version != connection.seen_version:
-                connection.seen_version = version
-                return
-            await asyncio.sleep(_POLL)
 
     def dispose(self) -> None:
         self._remove()
@@ -184,6 +170,24 @@ class Sqlite:
         return connection
 
 
+class SqliteLog:
+    """A LogReader."""
+
+    def head_sql(self) -> str:
+        return sqlite_log.HEAD
+
+    def read_sql(self) -> str:
+        return sqlite_log.READ
+
+    async def changed_elsewhere(self, connection: SqliteConnection) -> None:
+        for _ in range(int(1 / _POLL)):
+            ((version,),) = await connection.fetch("PRAGMA data_version")
+            if version != connection.seen_version:
+                connection.seen_version = version
+                return
+            await asyncio.sleep(_POLL)
+
+
 class SqliteConnection:
     """One connection and its thread, which runs statements in the order they were given."""
 
@@ -197,14 +201,27 @@ class SqliteConnection:
         self._busy = False
 
     async def fetch(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
+        return await self._on_thread(self._fetch, sql, parameters)
+
+    async def _on_thread(
+        self, work: Callable[..., list[Any]], sql: str, parameters: Sequence[Any]
+    ) -> list[Any]:
         try:
             # The caller goes along with its statement: a cancelled one may still run when the next begins.
             rows: list[Any] = await self._driver._execute(  # type: ignore[no-untyped-call]
-                self._fetch, self.caller, sql, parameters
+                work, self.caller, sql, parameters
             )
         except (sqlite3.Error, OverflowError, UnicodeEncodeError) as failure:
             raise translated(failure) from failure
         return rows
+
+    @property
+    def usable(self) -> bool:
+        return True
+
+    async def execute(self, sql: str, parameters: Sequence[Any] = ()) -> Done:
+        ((found, key),) = await self._on_thread(self._execute, sql, parameters)
+        return Done(found, key)
 
     async def begin(self, *, write: bool) -> None:
         await self.fetch("BEGIN IMMEDIATE" if write else "BEGIN")
@@ -239,6 +256,14 @@ class SqliteConnection:
         self._serving, self._busy = caller, True
         try:
             return self._driver._conn.execute(sql, parameters).fetchall()
+        finally:
+            self._busy = False
+
+    def _execute(self, caller: Call | None, sql: str, parameters: Sequence[Any]) -> list[Any]:
+        self._serving, self._busy = caller, True
+        try:
+            cursor = self._driver._conn.execute(sql, parameters)
+            return [(cursor.rowcount, cursor.lastrowid or 0)]
         finally:
             self._busy = False
 

@@ -13,6 +13,9 @@ _STORED = re.compile(r"cannot store \w+ value in \w+ column \w+\.(\w+)")
 
 
 def translated(failure: Exception) -> NexusError:
+    if isinstance(failure.__context__, UnicodeEncodeError | OverflowError):
+        # The driver says what was wrong with the statement before, and carries the true reason along.
+        failure = failure.__context__
     if isinstance(failure, OverflowError):
         return InvalidInput("A number is outside of what the database can hold (64-bit integers).")
     if isinstance(failure, UnicodeEncodeError):

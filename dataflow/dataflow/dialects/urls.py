@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from dataflow.dialects.base import Dialect
+from dataflow.dialects.mysql import mysql_from
+from dataflow.dialects.postgresql import postgresql_from
 from dataflow.dialects.sqlite import Sqlite
 from nexus.errors import DatabaseUrlError
 
-_LATER = {
-    "postgresql": "PostgreSQL",
-    "postgres": "PostgreSQL",
-    "mysql": "MySQL",
-    "mariadb": "MariaDB",
-}
 _MEMORY = ":memory:"
+_KNOWN = "As in sqlite:///path.db, postgresql://user@host/name or mysql://user@host/name."
 
 
 def dialect_for(url: str) -> Dialect:
@@ -31,11 +28,8 @@ def dialect_for(url: str) -> Dialect:
         if query:
             raise DatabaseUrlError(f"SQLite URLs take no options here, and this one has '{query[:60]}'.")
         return Sqlite(path)
-    if engine in _LATER:
-        raise DatabaseUrlError(
-            f"{_LATER[engine]} is not available yet.", remedy="Use SQLite: sqlite:///path.db"
-        )
-    raise DatabaseUrlError(
-        "This is not the URL of a database that is known here.",
-        remedy="Use SQLite: sqlite:///path.db",
-    )
+    if separator and engine in ("postgresql", "postgres"):
+        return postgresql_from(rest)
+    if separator and engine in ("mysql", "mariadb"):
+        return mysql_from(rest)
+    raise DatabaseUrlError("This is not the URL of a database that is known here.", remedy=_KNOWN)

@@ -1,0 +1,215 @@
+"""MariaDB and MySQL, through aiomysql. What only one of them can do is found out at the first connection."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Sequence
+from typing import Any
+
+import aiomysql
+import msgspec
+import sqlalchemy as sa
+from pymysql.constants import CLIENT
+from sqlalchemy.dialects import mysql as mysql_sql
+from sqlalchemy.dialects.mysql import aiomysql as aiomysql_sql
+
+from dataflow.dialects.address import Address, address_from, number
+from dataflow.dialects.base import Codec, Done, LogReader
+from dataflow.dialects.ddl import check_columns, create_table
+from dataflow.dialects.mysql_errors import translated
+from dataflow.fields import Field, Kind
+from dataflow.model import Model
+from nexus.call import Call
+from nexus.errors import DatabaseUrlError, Unavailable
+
+_OPTIONS = frozenset({"charset", "connect_timeout", "pool_size", "returning"})
+_PREPARE = (
+    "SET SESSION time_zone = '+00:00', sql_mode = 'STRICT_ALL_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,"
+    "ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION'"
+)
+_ISOLATION = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED"
+_LOCK_SECONDS = 30
+_KEY_LENGTH = 255
+
+
+def _to_naive(value: datetime.datetime) -> datetime.datetime:
+    return value.replace(tzinfo=None)  # it is in UTC, and the column knows no zones
+
+
+def _to_aware(value: datetime.datetime) -> datetime.datetime:
+    return value.replace(tzinfo=datetime.UTC)
+
+
+def _json_text(value: object) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+_CODECS = {
+    Kind.BOOLEAN: Codec(encode=int, decode=bool),
+    Kind.DATETIME: Codec(_to_naive, _to_aware),
+    Kind.JSON: Codec(_json_text, msgspec.json.decode),
+}
+_AS_IT_IS = Codec()
+
+
+class Mysql:
+    """The database at an address. `returning=off` in the URL uses no RETURNING, as MySQL has none."""
+
+    name = "MySQL/MariaDB"
+    writers: int | None = None
+    locks_reads = True
+    nulls_first = True
+    log: LogReader | None = None
+
+    def __init__(self, address: Address) -> None:
+        if address.options.get("charset", "utf8mb4") != "utf8mb4":
+            raise DatabaseUrlError("The charset must be utf8mb4: others cannot hold every text.")
+        self._may_return = address.options.get("returning", "on")
+        if self._may_return not in ("on", "off"):
+            raise DatabaseUrlError("The option 'returning' is 'on' or 'off'.")
+        self.address = address
+        self.location = repr(address)
+        self.readers = int(number(address, "pool_size", 10))
+        self.returning: frozenset[str] = frozenset()
+        self.compiler: sa.engine.Dialect = aiomysql_sql.dialect()
+        self._collation = "utf8mb4_bin"
+
+    def column_type(self, field: Field) -> sa.types.TypeEngine[Any]:
+        if field.kind is Kind.TEXT and field.name == "id":
+            return mysql_sql.VARCHAR(_KEY_LENGTH, collation=self._collation)
+        types: dict[Kind, sa.types.TypeEngine[Any]] = {
+            Kind.TEXT: mysql_sql.LONGTEXT(collation=self._collation),
+            Kind.INTEGER: sa.BigInteger(),
+            Kind.FLOAT: mysql_sql.DOUBLE(),
+            Kind.BOOLEAN: mysql_sql.TINYINT(1),
+            Kind.DATETIME: mysql_sql.DATETIME(fsp=6),
+            Kind.DATE: sa.Date(),
+            Kind.JSON: mysql_sql.JSON(),
+        }
+        return types[field.kind]
+
+    def codec(self, field: Field) -> Codec:
+        return _CODECS.get(field.kind, _AS_IT_IS)
+
+    def table_options(self) -> dict[str, Any]:
+        return {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4"}
+
+    def in_list(self, column: sa.ColumnElement[Any], name: str) -> sa.ColumnElement[bool]:
+        return column.bool_op("IN")(sa.bindparam(name, type_=sa.types.NullType()))
+
+    def list_parameter(self, values: list[Any]) -> object:
+        return values or [None]  # the driver writes a list as (1, 2); () is a syntax error
+
+    def key_given(self, table: sa.Table) -> None:
+        return None  # AUTO_INCREMENT goes on from the largest key there ever was
+
+    async def open_reader(self) -> MysqlConnection:
+        address = self.address
+        try:
+            driver = await aiomysql.connect(
+                host=address.host,
+                port=address.port,
+                user=address.user,
+                password=address.password or "",
+                db=address.database,
+                charset="utf8mb4",
+                autocommit=True,
+                connect_timeout=number(address, "connect_timeout", 10),
+                client_flag=CLIENT.FOUND_ROWS,
+                init_command=_PREPARE,
+            )
+        except Exception as failure:
+            raise translated(failure) from failure
+        self._learn(driver.get_server_info())
+        connection = MysqlConnection(driver)
+        await connection.fetch(_ISOLATION)
+        return connection
+
+    open_writer = open_reader
+
+    def _learn(self, version: str) -> None:
+        """What this server can do. It is known before any statement is built."""
+        mariadb = "MariaDB" in version
+        # Without padding: 'a' and 'a ' are two texts, as they are everywhere else.
+        self._collation = "utf8mb4_nopad_bin" if mariadb else "utf8mb4_0900_bin"
+        self.compiler.is_mariadb = mariadb  # type: ignore[attr-defined]
+        if mariadb and self._may_return == "on":
+            self.returning = frozenset({"insert", "delete"})
+
+    def install_sql(self, model: Model, table: sa.Table) -> list[str]:
+        return [create_table(table, self.compiler)]
+
+    async def install(self, connection: Any, model: Model, table: sa.Table) -> None:
+        found = (
+            "SELECT column_name FROM information_schema.columns"
+            " WHERE table_name = %s AND table_schema = database()"
+        )
+        columns = await connection.fetch(found, (model.table_name,))
+        if not columns:
+            lock = f"nexus.{self.address.database}"[:64]
+            ((locked,),) = await connection.fetch("SELECT GET_LOCK(%s, %s)", (lock, _LOCK_SECONDS))
+            if locked != 1:
+                raise Unavailable("Another program is making tables in the database.", remedy="Try again.")
+            try:
+                await connection.fetch(create_table(table, self.compiler))
+            finally:
+                await connection.fetch("SELECT RELEASE_LOCK(%s)", (lock,))
+            columns = await connection.fetch(found, (model.table_name,))
+        check_columns(model, {row[0] for row in columns})
+
+    def dispose(self) -> None:
+        """Nothing was made for this instance only."""
+
+
+class MysqlConnection:
+    """One connection. The driver closes it when a statement is cancelled."""
+
+    __slots__ = ("_driver", "_open", "caller")
+
+    def __init__(self, driver: aiomysql.Connection) -> None:
+        self.caller: Call | None = None
+        self._driver = driver
+        self._open = False  # a transaction
+
+    @property
+    def usable(self) -> bool:
+        return not self._driver.closed
+
+    async def fetch(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
+        try:
+            cursor = await self._driver.cursor()
+            await cursor.execute(sql, parameters)
+            rows: list[Any] = await cursor.fetchall()
+        except Exception as failure:
+            raise translated(failure) from failure
+        return rows
+
+    async def execute(self, sql: str, parameters: Sequence[Any] = ()) -> Done:
+        try:
+            cursor = await self._driver.cursor()
+            await cursor.execute(sql, parameters)
+        except Exception as failure:
+            raise translated(failure) from failure
+        return Done(cursor.rowcount, cursor.lastrowid or 0)
+
+    async def begin(self, *, write: bool) -> None:
+        if not write:
+            await self.fetch("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        await self.fetch("START TRANSACTION")
+        self._open = True
+
+    async def commit(self) -> None:
+        await self.fetch("COMMIT")
+        self._open = False
+
+    async def rollback(self) -> None:
+        if self._open and self.usable:
+            await self.fetch("ROLLBACK")
+        self._open = False
+
+    async def close(self) -> None:
+        self._driver.close()
+
+
+def mysql_from(rest: str) -> Mysql:
+    return Mysql(address_from(rest, port=3306, user="root", known=_OPTIONS))

@@ -1,0 +1,66 @@
+"""What MySQL, MariaDB and their driver say, as our errors. No message shows a value."""
+
+from __future__ import annotations
+
+import re
+
+from pymysql import err
+from pymysql.constants import ER
+
+from nexus.errors import Conflict, InvalidInput, NexusError, Unavailable
+
+_KEY = re.compile(r"for key '(?:[^'.]*\.)?(?P<key>[^']+)'$")
+_COLUMN = re.compile(r"[Cc]olumn '(?P<column>[^']+)'")
+_OUT_OF_RANGE_IN_EXPRESSION = 1690
+_STATEMENT_TOO_LARGE = 1153
+_READ_ONLY = frozenset({1290, 1792, 1836})
+_IN_THE_WAY = frozenset({ER.LOCK_DEADLOCK, ER.LOCK_WAIT_TIMEOUT, 1020})
+_REFUSED = frozenset({ER.ACCESS_DENIED_ERROR, ER.DBACCESS_DENIED_ERROR, 1698})
+_LOST = frozenset({2003, 2006, 2013, 2055, 1053, 1927})
+_FULL = frozenset({ER.DISK_FULL, ER.RECORD_FILE_FULL, 1041})
+_REFERENCES = frozenset({1216, 1217, 1451, 1452})
+
+
+def translated(failure: Exception) -> Exception:
+    if isinstance(failure, NexusError):
+        return failure
+    if isinstance(failure, UnicodeEncodeError):
+        return InvalidInput("A text contains characters that are not valid Unicode.")
+    if isinstance(failure, err.MySQLError) and failure.args:
+        return _by_number(failure.args[0], str(failure.args[-1]))
+    if isinstance(failure, OSError | TimeoutError | err.MySQLError):
+        return Unavailable("The database server does not answer.")
+    return failure
+
+
+def _by_number(number: object, message: str) -> NexusError:
+    if number == ER.DUP_ENTRY:
+        found = _KEY.search(message)
+        key = found["key"] if found else "key"
+        return Conflict(f"There is another record with the same {'id' if key == 'PRIMARY' else key}.")
+    if number in (ER.BAD_NULL_ERROR, 1364):
+        found = _COLUMN.search(message)
+        return Conflict(f"'{found['column'] if found else 'A field'}' cannot be null.")
+    if number in _REFERENCES:
+        return Conflict("The record refers to one that does not exist, or is referred to by another.")
+    if number in (_OUT_OF_RANGE_IN_EXPRESSION, ER.WARN_DATA_OUT_OF_RANGE):
+        return Conflict("A field cannot hold the result: a number became too large.")
+    if number == ER.DATA_TOO_LONG:
+        return InvalidInput("A text is longer than the field can hold.")
+    if number == _STATEMENT_TOO_LARGE:
+        return InvalidInput("A value is larger than the database can hold.")
+    if number in _IN_THE_WAY:
+        return Unavailable("Another transaction was in the way.", remedy="Try again.")
+    if number in _REFUSED:
+        return Unavailable("The database refuses the user or the password.")
+    if number == ER.BAD_DB_ERROR:
+        return Unavailable("The database does not exist on the server.")
+    if number == ER.CON_COUNT_ERROR:
+        return Unavailable("The database takes no more connections.", remedy="Try again.")
+    if number in _READ_ONLY:
+        return Unavailable("The database cannot be written: it is read-only.")
+    if number in _FULL:
+        return Unavailable("The disk of the database is full.")
+    if number in _LOST:
+        return Unavailable("The connection to the database was lost.", remedy="Try again.")
+    return Unavailable(f"The database failed ({number}).")

@@ -1,0 +1,194 @@
+"""PostgreSQL, through asyncpg."""
+
+from __future__ import annotations
+
+import datetime
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+import asyncpg
+import msgspec
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import asyncpg as asyncpg_sql
+
+from dataflow.dialects.address import Address, address_from, number
+from dataflow.dialects.base import Codec, Done, LogReader
+from dataflow.dialects.ddl import check_columns, create_table
+from dataflow.dialects.postgresql_errors import translated
+from dataflow.fields import Field, Kind
+from dataflow.model import Model
+from nexus.call import Call
+from nexus.errors import DatabaseUrlError
+
+_OPTIONS = frozenset({"sslmode", "connect_timeout", "application_name", "pool_size"})
+_SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+_LOCK_SPACE = 0x4E58  # of the advisory locks that guard the making of tables
+
+
+def _moment(value: datetime.datetime) -> datetime.datetime:
+    return value.astimezone(datetime.UTC)
+
+
+def _json_text(value: object) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+_CODECS = {
+    Kind.DATETIME: Codec(decode=_moment),
+    Kind.JSON: Codec(encode=_json_text, decode=msgspec.json.decode),
+}
+_AS_IT_IS = Codec()
+
+
+class Postgresql:
+    """The database at an address."""
+
+    name = "PostgreSQL"
+    writers: int | None = None
+    returning = frozenset({"insert", "update", "delete"})
+    locks_reads = True
+    nulls_first = False
+    log: LogReader | None = None
+
+    def __init__(self, address: Address) -> None:
+        mode = address.options.get("sslmode", "prefer")
+        if mode not in _SSL_MODES:
+            raise DatabaseUrlError(
+                f"There is no sslmode '{mode[:60]}'.", remedy=f"Known: {', '.join(_SSL_MODES)}."
+            )
+        self.address = address
+        self.location = repr(address)
+        self.readers = int(number(address, "pool_size", 10))
+        self.compiler: sa.engine.Dialect = asyncpg_sql.dialect()  # type: ignore[no-untyped-call]
+
+    def column_type(self, field: Field) -> sa.types.TypeEngine[Any]:
+        # "C" compares by code point, as every other database here and the live feed do.
+        types: dict[Kind, sa.types.TypeEngine[Any]] = {
+            Kind.TEXT: sa.Text(collation="C"),
+            Kind.INTEGER: sa.BigInteger(),
+            Kind.FLOAT: sa.Double(),
+            Kind.BOOLEAN: sa.Boolean(),
+            Kind.DATETIME: sa.DateTime(timezone=True),
+            Kind.DATE: sa.Date(),
+            Kind.JSON: JSONB(),
+        }
+        return types[field.kind]
+
+    def codec(self, field: Field) -> Codec:
+        return _CODECS.get(field.kind, _AS_IT_IS)
+
+    def table_options(self) -> dict[str, Any]:
+        return {}
+
+    def in_list(self, column: sa.ColumnElement[Any], name: str) -> sa.ColumnElement[bool]:
+        return column == sa.any_(sa.bindparam(name, type_=sa.ARRAY(column.type)))
+
+    def list_parameter(self, values: list[Any]) -> object:
+        return values
+
+    def key_given(self, table: sa.Table) -> sa.ColumnElement[Any]:
+        """Moves the sequence on to a larger key."""
+        preparer = self.compiler.identifier_preparer
+        sequence = f"pg_get_serial_sequence('{preparer.format_table(table)}', 'id')"
+        moved = f"setval({sequence}, id) > 0"
+        return sa.literal_column(f"CASE WHEN id > nextval({sequence}) - 1 THEN {moved} END")
+
+    async def open_reader(self) -> PostgresqlConnection:
+        address = self.address
+        try:
+            driver = await asyncpg.connect(
+                host=address.host,
+                port=address.port,
+                user=address.user,
+                password=address.password,
+                database=address.database,
+                ssl=address.options.get("sslmode", "prefer"),
+                timeout=number(address, "connect_timeout", 10),
+                statement_cache_size=512,
+                server_settings={
+                    "application_name": address.options.get("application_name", "nexus"),
+                    "timezone": "UTC",
+                },
+            )
+        except Exception as failure:
+            raise translated(failure) from failure
+        await driver.set_type_codec("jsonb", encoder=str, decoder=str, schema="pg_catalog")
+        return PostgresqlConnection(driver)
+
+    open_writer = open_reader
+
+    def install_sql(self, model: Model, table: sa.Table) -> list[str]:
+        return [create_table(table, self.compiler)]
+
+    async def install(self, connection: Any, model: Model, table: sa.Table) -> None:
+        found = (
+            "SELECT column_name FROM information_schema.columns"
+            " WHERE table_name = $1 AND table_schema = current_schema()"
+        )
+        columns = await connection.fetch(found, (model.table_name,))
+        if not columns:
+            await connection.begin(write=True)
+            try:
+                # CREATE TABLE IF NOT EXISTS fails when two do it at once; the lock ends with the transaction.
+                lock = zlib.crc32(model.table_name.encode()) & 0x7FFFFFFF
+                await connection.fetch("SELECT pg_advisory_xact_lock($1, $2)", (_LOCK_SPACE, lock))
+                await connection.fetch(create_table(table, self.compiler))
+                await connection.commit()
+            except BaseException:
+                await connection.rollback()
+                raise
+            columns = await connection.fetch(found, (model.table_name,))
+        check_columns(model, {row[0] for row in columns})
+
+    def dispose(self) -> None:
+        """Nothing was made for this instance only."""
+
+
+class PostgresqlConnection:
+    """One connection. A cancelled statement is cancelled in the server too, by the driver."""
+
+    __slots__ = ("_driver", "caller")
+
+    def __init__(self, driver: asyncpg.Connection) -> None:
+        self.caller: Call | None = None
+        self._driver = driver
+
+    @property
+    def usable(self) -> bool:
+        return not self._driver.is_closed()
+
+    async def fetch(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
+        try:
+            rows: list[Any] = await self._driver.fetch(sql, *parameters)
+        except Exception as failure:
+            raise translated(failure) from failure
+        return rows
+
+    async def execute(self, sql: str, parameters: Sequence[Any] = ()) -> Done:
+        try:
+            status: str = await self._driver.execute(sql, *parameters)
+        except Exception as failure:
+            raise translated(failure) from failure
+        return Done(int(status.rpartition(" ")[2]), 0)
+
+    async def begin(self, *, write: bool) -> None:
+        await self.fetch("BEGIN" if write else "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+
+    async def commit(self) -> None:
+        await self.fetch("COMMIT")
+
+    async def rollback(self) -> None:
+        if self._driver.is_in_transaction():
+            await self.fetch("ROLLBACK")
+
+    async def close(self) -> None:
+        try:
+            await self._driver.close(timeout=2)
+        except (TimeoutError, OSError, asyncpg.PostgresError):
+            self._driver.terminate()
+
+
+def postgresql_from(rest: str) -> Postgresql:
+    return Postgresql(address_from(rest, port=5432, user="postgres", known=_OPTIONS))

@@ -1,0 +1,60 @@
+"""What PostgreSQL and its driver say, as our errors. No message shows a value."""
+
+from __future__ import annotations
+
+import re
+
+from asyncpg import exceptions as pg
+
+from nexus.errors import Conflict, InvalidInput, NexusError, Unavailable
+
+_KEY = re.compile(r"^Key \((?P<fields>.+?)\)=")
+
+
+def translated(failure: Exception) -> Exception:
+    match failure:
+        case NexusError():
+            return failure
+        case pg.UniqueViolationError():
+            found = _KEY.search(failure.detail or "")
+            fields = found["fields"].replace('"', "") if found else "key"
+            return Conflict(f"There is another record with the same {fields}.")
+        case pg.NotNullViolationError():
+            return Conflict(f"'{failure.column_name}' cannot be null.")
+        case pg.ForeignKeyViolationError():
+            return Conflict("The record refers to one that does not exist, or is referred to by another.")
+        case pg.NumericValueOutOfRangeError():
+            return Conflict("A field cannot hold the result: a number became too large.")
+        case pg.IntegrityConstraintViolationError():
+            return Conflict(f"The database refuses the record: {failure.constraint_name}.")
+        case pg.StringDataRightTruncationError():
+            return InvalidInput("A text is longer than the field can hold.")
+        case pg.CharacterNotInRepertoireError() | pg.UntranslatableCharacterError():
+            return InvalidInput("A text contains characters that the database cannot hold.")
+        case pg.ProgramLimitExceededError():
+            return InvalidInput("A value is larger than the database can hold.")
+        case pg.DiskFullError():
+            return Unavailable("The disk of the database is full.")
+        case pg.ReadOnlySQLTransactionError():
+            return Unavailable("The database cannot be written: it is read-only.")
+        case pg.DeadlockDetectedError() | pg.SerializationError() | pg.LockNotAvailableError():
+            return Unavailable("Another transaction was in the way.", remedy="Try again.")
+        case pg.InvalidCatalogNameError():
+            return Unavailable("The database does not exist on the server.")
+        case pg.InvalidAuthorizationSpecificationError():
+            return Unavailable("The database refuses the user or the password.")
+        case pg.TooManyConnectionsError():
+            return Unavailable("The database takes no more connections.", remedy="Try again.")
+        case UnicodeEncodeError():
+            return InvalidInput("A text contains characters that are not valid Unicode.")
+        case pg.DataError() if isinstance(failure.__cause__, UnicodeEncodeError):
+            return InvalidInput("A text contains characters that are not valid Unicode.")
+        case pg.DataError():
+            return InvalidInput("A value does not fit its field.")
+        case pg.PostgresConnectionError() | pg.InterfaceError() | pg.OperatorInterventionError():
+            return Unavailable("The connection to the database was lost.", remedy="Try again.")
+        case OSError() | TimeoutError():
+            return Unavailable("The database server does not answer.")
+        case pg.PostgresError():
+            return Unavailable(f"The database failed ({failure.sqlstate}).")
+    return failure
