@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from types import MappingProxyType
 from typing import TypeVar
 
@@ -12,6 +13,7 @@ from dataflow.database import Database
 from dataflow.dialects import dialect_for
 from dataflow.model import Model, model_from, refuse_instances
 from dataflow.nodes import crud_operations
+from dataflow.scope import tenant
 from dataflow.store import Store
 from nexus.errors import ConfigurationError, RegistrationError
 from nexus.operation import Operation
@@ -90,6 +92,11 @@ class DataFlow:
         wanted = names or tuple(self._models)
         plans = [self.database.plan(self._models[name]) for name in wanted]
         return list(dict.fromkeys(sql for plan in plans for sql in plan))
+
+    @staticmethod
+    def tenant(name: str) -> AbstractContextManager[None]:
+        """Act for a tenant: `with db.tenant("acme"):`. For trusted code, whose session has none."""
+        return tenant(name)
 
     async def close(self) -> None:
         """Close the connections of the running event loop."""

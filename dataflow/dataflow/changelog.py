@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from dataflow.model import Model
 from dataflow.query import Where, compiled, order_by
+from dataflow.scope import visible
 from nexus.errors import CursorExpired, TooLarge, Unavailable, UnknownTopic
 from nexus.filters import Filter
 from nexus.ports import LoggedChange, LogHead, Snapshot
@@ -40,8 +41,9 @@ class ChangeLog:
     def topics(self) -> list[str]:
         return list(self._topics)
 
-    def parse(self, topic: str, where: object) -> Filter:
-        return self._model(topic).parse_filter(where)
+    def parse(self, topic: str, where: object, session: Session) -> Filter:
+        model = self._model(topic)
+        return visible(session, model, model.parse_filter(where))
 
     def fields(self, topic: str) -> tuple[str, ...]:
         return tuple(self._model(topic).fields)

@@ -20,14 +20,15 @@ from nexus.filters import EVERYTHING, Fields, Filter, parse
 
 _TABLE = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,62}")
 _OWN_TABLES = ("dataflow_", "nexus_")
-_ARGUMENTS = frozenset({"fields", "filter"})
+_ARGUMENTS = frozenset({"fields", "filter", "include_deleted", "soft_delete"})
 _TIMESTAMPS = ("created_at", "updated_at")
-_OPTIONS = frozenset({"route"})
+TENANT = "tenant_id"
+DELETED_AT = "deleted_at"
+VERSION = "version"
+_SWITCHES = frozenset({"multi_tenant", "soft_delete", "versioned"})
+_OPTIONS = frozenset({"route"}) | _SWITCHES
 _LATER_OPTIONS = frozenset(
     {
-        "multi_tenant",
-        "soft_delete",
-        "versioned",
         "audit_log",
         "use_native_arrays",
         "foreign_keys",
@@ -39,7 +40,11 @@ _LATER_OPTIONS = frozenset(
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """A name, a table, a route and its fields, in the order of the columns: id first, timestamps last."""
+    """A name, a table, a route and its fields, in the order of the columns: id first, timestamps last.
+
+    Records of a `multi_tenant` model belong to a tenant each, those of a `soft_delete` model are marked when
+    they are deleted, those of a `versioned` model count their changes; each has an automatic field for it.
+    """
 
     name: str
     table_name: str
@@ -47,6 +52,9 @@ class Model:
     fields: Mapping[str, Field]
     generates_id: bool
     description: str = ""
+    multi_tenant: bool = False
+    soft_delete: bool = False
+    versioned: bool = False
 
     @functools.cached_property
     def record(self) -> type[msgspec.Struct]:
@@ -108,11 +116,12 @@ def model_from(cls: type) -> Model:
         int if generates_id else str,
         automatic=generates_id,
     )
-    fields = {"id": key, **declared}
-    for stamp in _TIMESTAMPS:
-        fields.pop(stamp, None)
-    for stamp in _TIMESTAMPS:
-        fields[stamp] = Field(stamp, Kind.DATETIME, datetime.datetime, automatic=True)
+    switches = {option: bool(options.get(option)) for option in _SWITCHES}
+    automatic = _automatic_fields(switches)
+    for field_name in set(automatic) - set(_TIMESTAMPS):
+        if field_name in declared:
+            raise RegistrationError(f"{name}: '{field_name}' cannot be a field: an option makes it.")
+    fields = {"id": key, **{n: field for n, field in declared.items() if n not in automatic}, **automatic}
     return Model(
         name=name,
         table_name=table,
@@ -120,6 +129,7 @@ def model_from(cls: type) -> Model:
         fields=fields,
         generates_id=generates_id,
         description=" ".join((cls.__doc__ or "").split()),
+        **switches,
     )
 
 
@@ -133,6 +143,18 @@ def refuse_instances(cls: type) -> None:
         )
 
     cls.__new__ = refuse  # type: ignore[assignment,method-assign]
+
+
+def _automatic_fields(switches: Mapping[str, bool]) -> dict[str, Field]:
+    made: list[Field] = []
+    if switches["multi_tenant"]:
+        made.append(Field(TENANT, Kind.TEXT, str, automatic=True))
+    if switches["versioned"]:
+        made.append(Field(VERSION, Kind.INTEGER, int, automatic=True))
+    if switches["soft_delete"]:
+        made.append(Field(DELETED_AT, Kind.DATETIME, datetime.datetime, nullable=True, automatic=True))
+    made += [Field(stamp, Kind.DATETIME, datetime.datetime, automatic=True) for stamp in _TIMESTAMPS]
+    return {field.name: field for field in made}
 
 
 def _declared(cls: type, name: str) -> dict[str, Field]:
@@ -167,7 +189,10 @@ def _options(cls: type, name: str) -> dict[str, object]:
                 f"{name}: there is no option '{option}' in __dataflow__.",
                 remedy=did_you_mean(option, _OPTIONS),
             )
-        if not isinstance(value, str) or not _TABLE.fullmatch(value):
+        if option in _SWITCHES:
+            if not isinstance(value, bool):
+                raise RegistrationError(f"{name}: '{option}' is True or False, not {value!r}.")
+        elif not isinstance(value, str) or not _TABLE.fullmatch(value):
             raise RegistrationError(f"{name}: '{option}' must be a name, not {value!r}.")
     return options
 

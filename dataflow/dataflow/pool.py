@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Generic, Protocol, TypeVar
 
 from nexus.errors import Unavailable
+
+_LAST_STATEMENTS = 2.0
 
 
 class Closable(Protocol):
@@ -36,6 +39,7 @@ class Slots(Generic[C]):
         self._waiters: deque[asyncio.Future[C | None]] = deque()
         self._closed = False
         self._closing: set[asyncio.Future[None]] = set()
+        self._given_back = asyncio.Event()
 
     @property
     def free(self) -> int:
@@ -58,6 +62,8 @@ class Slots(Generic[C]):
         if self._closed or not connection.usable:
             self.open -= 1
             self._hand(None)
+            if self._closed and not self.open:
+                self._given_back.set()
             closing = asyncio.ensure_future(connection.close())
             self._closing.add(closing)  # an event loop keeps no task alive by itself
             closing.add_done_callback(self._closing.discard)
@@ -68,10 +74,13 @@ class Slots(Generic[C]):
         """Give back a connection that is not to be used again."""
         self.open -= 1
         self._hand(None)
+        if self._closed and not self.open:
+            self._given_back.set()
         await connection.close()
 
     async def close(self) -> None:
-        """Close what is free now and what is given back later."""
+        """Close every connection: what is free now, and what is in use when it is given back, for which
+        this waits a little. Afterwards nothing of them calls into the event loop any more."""
         self._closed = True
         while self._waiters:
             self._hand(None)
@@ -79,6 +88,12 @@ class Slots(Generic[C]):
         self.open -= len(free)
         for connection in free:
             await connection.close()
+        if self.open:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LAST_STATEMENTS):
+                    await self._given_back.wait()
+        if self._closing:
+            await asyncio.wait(self._closing, timeout=_LAST_STATEMENTS)
 
     async def _open_slot(self) -> C:
         self.open += 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import msgspec
 import sqlalchemy as sa
@@ -12,16 +12,18 @@ import sqlalchemy as sa
 from dataflow.assignments import Assignment
 from dataflow.database import Database
 from dataflow.dialects import Connection
-from dataflow.model import Model
+from dataflow.model import DELETED_AT, TENANT, VERSION, Model
 from dataflow.query import Shape, Statement, Where, compiled, order_by
+from dataflow.scope import tenant_of, visible
 from dataflow.table import ModelTable
 from nexus.call import Call
-from nexus.errors import NotFound
-from nexus.filters import Filter
+from nexus.errors import Conflict, NexusError, NotFound
+from nexus.filters import EVERYTHING, Filter
 
 _KEPT_SHAPES = 1000
 
 Rows: TypeAlias = list[Any]
+S = TypeVar("S", sa.Select[Any], sa.Update, sa.Delete)
 
 
 class Store:
@@ -39,7 +41,7 @@ class Store:
             f"v_{name}": table.encode(name, model.fields[name].check(model.route, value))
             for name, value in values.items()
         }
-        bound["v_created_at"] = bound["v_updated_at"] = table.encode("created_at", _now())
+        bound |= {f"v_{name}": table.encode(name, value) for name, value in _made(call, model).items()}
         statement = self._statement(("create", model, tuple(bound)), lambda: self._insert(table, bound))
         if "insert" in self._dialect.returning:
             rows = await self._run(call, statement, bound, write=True)
@@ -48,10 +50,12 @@ class Store:
             done = await connection.execute(statement.sql, statement.bind(bound))
             return await self._read_back(connection, table, bound.get("v_id", done.key))
 
-    async def get(self, call: Call, model: Model, key: int | str) -> msgspec.Struct:
-        """Raises NotFound."""
+    async def get(self, call: Call, model: Model, key: int | str, *, deleted: bool = False) -> msgspec.Struct:
+        """Raises NotFound. `deleted`, here and below: soft-deleted records count, too."""
         table = await self._database.table(model)
-        rows = await self._run(call, self._by_key(table, lock=self._locks(call)), {"key": key}, write=False)
+        scope = self._scope(call, table, deleted=deleted)
+        statement = self._by_key(table, scope, lock=self._locks(call))
+        rows = await self._run(call, statement, {"key": key, **scope.values}, write=False)
         if not rows:
             raise _not_found(model, key)
         return table.record(rows[0])
@@ -64,9 +68,11 @@ class Store:
         order: tuple[tuple[str, bool], ...],
         limit: int,
         offset: int,
+        *,
+        deleted: bool = False,
     ) -> list[msgspec.Struct]:
         table = await self._database.table(model)
-        matching = Where(where, table, self._dialect)
+        matching = self._scope(call, table, where, deleted=deleted)
         lock = self._locks(call)
         statement = self._statement(
             ("list", model, matching.shape, order, lock), lambda: self._select(table, matching, order, lock)
@@ -75,9 +81,9 @@ class Store:
         rows = await self._run(call, statement, bound, write=False)
         return [table.record(row) for row in rows]
 
-    async def count(self, call: Call, model: Model, where: Filter) -> int:
+    async def count(self, call: Call, model: Model, where: Filter, *, deleted: bool = False) -> int:
         table = await self._database.table(model)
-        matching = Where(where, table, self._dialect)
+        matching = self._scope(call, table, where, deleted=deleted)
         statement = self._statement(
             ("count", model, matching.shape),
             lambda: sa.select(sa.func.count()).select_from(table.table).where(matching.clause()),
@@ -86,51 +92,97 @@ class Store:
         return int(rows[0][0])
 
     async def update(
-        self, call: Call, model: Model, key: int | str, changes: tuple[Assignment, ...]
+        self,
+        call: Call,
+        model: Model,
+        key: int | str,
+        changes: tuple[Assignment, ...],
+        *,
+        version: int | None = None,
+        deleted: bool = False,
     ) -> msgspec.Struct:
         """Change one record in one statement and return it whole: operators work on what is stored at that
-        moment. Raises NotFound."""
+        moment. Raises NotFound, or Conflict when the record has another `version`."""
         table = await self._database.table(model)
+        scope = self._scope(call, table, deleted=deleted)
         bound = {f"v_{change.field}": table.encode(change.field, change.value) for change in changes}
-        bound["v_updated_at"] = table.encode("updated_at", _now())
-        shape = ("update", model, tuple((change.field, change.op) for change in changes))
-        statement = self._statement(shape, lambda: self._update(table, changes))
+        bound |= {"v_updated_at": table.encode("updated_at", _now()), "key": key, **scope.values}
+        if version is not None:
+            bound["version"] = version
+        assigned = tuple((change.field, change.op) for change in changes)
+        statement = self._statement(
+            ("update", model, assigned, scope.shape, version is None),
+            lambda: self._update(table, scope, changes, checked=version is not None),
+        )
         if "update" in self._dialect.returning:
-            rows = await self._run(call, statement, {**bound, "key": key}, write=True)
+            rows = await self._run(call, statement, bound, write=True)
             if not rows:
-                raise _not_found(model, key)
+                raise await self._missed(call, model, key, version, deleted=deleted)
             return table.record(rows[0])
         async with call.connection(self._database, write=True, statements="many") as connection:
-            done = await connection.execute(statement.sql, statement.bind({**bound, "key": key}))
-            if not done.found:
-                raise _not_found(model, key)
-            return await self._read_back(connection, table, key)
+            done = await connection.execute(statement.sql, statement.bind(bound))
+            if done.found:
+                return await self._read_back(connection, table, key)
+        raise await self._missed(call, model, key, version, deleted=deleted)
 
-    async def delete(self, call: Call, model: Model, key: int | str) -> None:
-        """Raises NotFound."""
+    async def delete(
+        self, call: Call, model: Model, key: int | str, *, soft: bool | None = None, deleted: bool = False
+    ) -> None:
+        """Delete one record; of a soft-delete model, mark it as deleted unless `soft` is False. Raises
+        NotFound."""
         table = await self._database.table(model)
+        scope = self._scope(call, table, deleted=deleted)
+        soft = model.soft_delete if soft is None else soft
+        bound = {"key": key, **scope.values}
+        if soft:
+            bound["v_now"] = table.encode(DELETED_AT, _now())
         statement = self._statement(
-            ("delete", model),
-            lambda: sa.delete(table.table).where(table.table.c.id == sa.bindparam("key")),
+            ("delete", model, scope.shape, soft),
+            lambda: (
+                self._mark_deleted(table, scope) if soft else _by_id(sa.delete(table.table), table, scope)
+            ),
         )
         async with call.connection(self._database, write=True) as connection:
-            done = await connection.execute(statement.sql, statement.bind({"key": key}))
+            done = await connection.execute(statement.sql, statement.bind(bound))
         if not done.found:
             raise _not_found(model, key)
+
+    def _scope(
+        self, call: Call, table: ModelTable, where: Filter = EVERYTHING, *, deleted: bool = False
+    ) -> Where:
+        """The only way from a filter to a condition: what must not be seen is taken away here."""
+        tree = visible(call.session, table.model, where, deleted=deleted)
+        return Where(tree, table, self._dialect)
+
+    async def _missed(
+        self, call: Call, model: Model, key: int | str, version: int | None, *, deleted: bool
+    ) -> NexusError:
+        """Why an update found nothing."""
+        if version is not None:
+            try:
+                await self.get(call, model, key, deleted=deleted)
+            except NotFound as missing:
+                return missing
+            return Conflict(
+                f"The record {key} of {model.route} is not at version {version} any more.",
+                remedy="Read it again and repeat the change.",
+            )
+        return _not_found(model, key)
 
     def _locks(self, call: Call) -> bool:
         """Whether what is read must stay as it is until the end of the call, which may write it."""
         return call.atomic and self._dialect.locks_reads
 
-    def _by_key(self, table: ModelTable, *, lock: bool) -> Statement:
+    def _by_key(self, table: ModelTable, scope: Where, *, lock: bool) -> Statement:
         def select() -> sa.Select[Any]:
-            found = sa.select(table.table).where(table.table.c.id == sa.bindparam("key"))
+            found = _by_id(sa.select(table.table), table, scope)
             return found.with_for_update() if lock else found
 
-        return self._statement(("get", table.model, lock), select)
+        return self._statement(("get", table.model, scope.shape, lock), select)
 
     async def _read_back(self, connection: Connection, table: ModelTable, key: object) -> msgspec.Struct:
-        statement = self._by_key(table, lock=False)
+        everything = Where(EVERYTHING, table, self._dialect)
+        statement = self._by_key(table, everything, lock=False)
         rows = await connection.fetch(statement.sql, statement.bind({"key": key}))
         return table.record(rows[0])
 
@@ -170,9 +222,13 @@ class Store:
         )
         return statement.with_for_update() if lock else statement
 
-    def _update(self, table: ModelTable, changes: tuple[Assignment, ...]) -> sa.Update:
+    def _update(
+        self, table: ModelTable, scope: Where, changes: tuple[Assignment, ...], *, checked: bool
+    ) -> sa.Update:
         columns = table.table.c
         values: dict[str, Any] = {"updated_at": sa.bindparam("v_updated_at", type_=columns.updated_at.type)}
+        if table.model.versioned:
+            values[VERSION] = columns[VERSION] + 1
         for change in changes:
             column = columns[change.field]
             given = sa.bindparam(f"v_{change.field}", type_=column.type)
@@ -182,8 +238,35 @@ class Store:
                 values[change.field] = sa.func.coalesce(column, 0) + given
             else:
                 values[change.field] = sa.func.coalesce(column, 0) * given
-        statement = sa.update(table.table).where(columns.id == sa.bindparam("key")).values(values)
+        statement = _by_id(sa.update(table.table), table, scope).values(values)
+        if checked:
+            statement = statement.where(
+                columns[VERSION] == sa.bindparam("version", type_=columns[VERSION].type)
+            )
         return statement.returning(*columns) if "update" in self._dialect.returning else statement
+
+    def _mark_deleted(self, table: ModelTable, scope: Where) -> sa.Update:
+        now = sa.bindparam("v_now", type_=table.table.c.updated_at.type)
+        values: dict[str, Any] = {DELETED_AT: now, "updated_at": now}
+        if table.model.versioned:
+            values[VERSION] = table.table.c[VERSION] + 1
+        return _by_id(sa.update(table.table), table, scope).values(values)
+
+
+def _by_id(statement: S, table: ModelTable, scope: Where) -> S:
+    identity = table.table.c.id
+    return statement.where(identity == sa.bindparam("key", type_=identity.type)).where(scope.clause())
+
+
+def _made(call: Call, model: Model) -> dict[str, Any]:
+    """The automatic fields of a new record."""
+    now = _now()
+    made: dict[str, Any] = {"created_at": now, "updated_at": now}
+    if model.multi_tenant:
+        made[TENANT] = tenant_of(call.session, model)
+    if model.versioned:
+        made[VERSION] = 1
+    return made
 
 
 def _now() -> datetime.datetime:

@@ -69,8 +69,7 @@ class Call:
     ) -> AsyncIterator[Any]:
         """A connection of `resource`: the call's transaction if there is one or must be one, else any free
         connection for one statement."""
-        if self.over:
-            raise NexusError(f"'{self.operation.name}' has ended: its call cannot be used any more.")
+        self._check_open()
         if write:
             if self.operation.effect is Effect.READ:
                 raise WriteInRead(
@@ -78,11 +77,13 @@ class Call:
                     remedy="Declare its effect as what it does.",
                 )
             self.written.add(resource)
-        if self.operation.effect is not Effect.READ and (self.atomic or statements == "many"):
-            unit = self._units.get(resource)
-            if unit is None:
+        unit = self._units.get(resource)
+        may_write = self.operation.effect is not Effect.READ
+        if unit is not None or (may_write and (self.atomic or statements == "many")):
+            if unit is None:  # one connection for a call: a second could wait for the first for ever
                 unit = self._units[resource] = _OpenUnit()
             async with unit.lock:
+                self._check_open()  # it may have ended while this waited
                 if unit.work is None:
                     unit.work = await resource.begin(self)
                 yield unit.work.connection
@@ -96,29 +97,43 @@ class Call:
         self.over = True
         while self._units:
             _, unit = self._units.popitem()
-            if unit.work is not None:
-                try:
-                    await _finish(unit.work.commit())
-                except BaseException:
-                    await self.rollback()
-                    raise
+            try:
+                await _finish(unit.commit())
+            except BaseException:
+                await self.rollback()
+                raise
 
     async def rollback(self) -> None:
         self.over = True
-        units = [unit.work for unit in self._units.values() if unit.work is not None]
+        units = list(self._units.values())
         self._units.clear()
-        for work in units:
-            await _finish(work.rollback())
+        for unit in units:
+            await _finish(unit.rollback())
+
+    def _check_open(self) -> None:
+        if self.over:
+            raise NexusError(f"'{self.operation.name}' has ended: its call cannot be used any more.")
 
 
 class _OpenUnit:
-    """A transaction that begins when the first statement needs it; `lock` keeps statements one at a time."""
+    """A transaction that begins when the first statement needs it; `lock` keeps statements one at a time,
+    and the end after the last of them."""
 
     __slots__ = ("lock", "work")
 
     def __init__(self) -> None:
         self.lock = asyncio.Lock()
         self.work: Unit | None = None
+
+    async def commit(self) -> None:
+        async with self.lock:
+            if self.work is not None:
+                await self.work.commit()
+
+    async def rollback(self) -> None:
+        async with self.lock:
+            if self.work is not None:
+                await self.work.rollback()
 
 
 async def _finish(work: Any) -> None:

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from nexus import cursor
 from nexus.errors import NexusError, SlowConsumer, Unavailable, UnknownTopic, did_you_mean
-from nexus.filters import EVERYTHING, Filter, matches
+from nexus.filters import Filter, matches
 from nexus.operation import Operation
 from nexus.policy import Policy
 from nexus.ports import ChangeSource, LoggedChange, Record
@@ -90,7 +90,7 @@ class Feed:
         Raises UnknownTopic, Forbidden, InvalidFilter here; opening raises InvalidCursor and CursorExpired."""
         source = self.source(topic)
         self.check(session, topic)
-        query = source.parse(topic, where) if where is not None else EVERYTHING
+        query = source.parse(topic, where, session)
         return Subscription(self, source, session, topic, query, since, snapshot, self._queue)
 
     def check(self, session: Session, topic: str) -> None:

@@ -59,8 +59,9 @@ class ChangeSource(Protocol):
 
     def topics(self) -> list[str]: ...
 
-    def parse(self, topic: str, where: object) -> Filter:
-        """The filter over this topic that a subscriber asks for; raises InvalidFilter."""
+    def parse(self, topic: str, where: object, session: Session) -> Filter:
+        """The filter over this topic that a subscriber asks for, narrowed to what exists for its session.
+        Raises InvalidFilter, and Forbidden when nothing does."""
 
     def fields(self, topic: str) -> tuple[str, ...]:
         """The names of the fields of this topic's records."""

@@ -97,9 +97,10 @@ async def test_closing_wakes_who_waits_and_closes_what_is_given_back() -> None:
     held = await slots.take()
     waiting = asyncio.create_task(slots.take())
     await asyncio.sleep(0)
-    await slots.close()
+    closing = asyncio.create_task(slots.close())
     with pytest.raises(Unavailable, match="closed"):
         await waiting
+    assert not closing.done()
     slots.give(held)
-    await asyncio.sleep(0.01)
+    await closing
     assert held.closed

@@ -242,6 +242,18 @@ async def test_statements_side_by_side_in_one_call_share_its_transaction(app: Ne
     assert (await invoke("products.count")).count == 20
 
 
+async def test_what_still_runs_when_a_call_fails_is_ended_first(app: Nexus, invoke: Invoke) -> None:
+    @app.operation
+    async def many(call: Call) -> None:
+        writes = (call.run("products.create", {"name": str(i)}) for i in range(20))
+        await asyncio.gather(call.run("products.get", {"id": 99}), *writes)
+
+    for _ in range(5):
+        with pytest.raises(NotFound):
+            await invoke("many")
+    assert (await invoke("products.count")).count == 0
+
+
 async def test_errors_of_the_data_layer_pass_unchanged(invoke: Invoke) -> None:
     with pytest.raises(NotFound) as caught:
         await invoke("products.get", id=7)

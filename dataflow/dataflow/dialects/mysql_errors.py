@@ -10,7 +10,7 @@ from pymysql.constants import ER
 from nexus.errors import Conflict, InvalidInput, NexusError, Unavailable
 
 _KEY = re.compile(r"for key '(?:[^'.]*\.)?(?P<key>[^']+)'$")
-_COLUMN = re.compile(r"[Cc]olumn '(?P<column>[^']+)'")
+_COLUMN = re.compile(r"(?:[Cc]olumn|Field) '(?P<column>[^']+)'")
 _OUT_OF_RANGE_IN_EXPRESSION = 1690
 _STATEMENT_TOO_LARGE = 1153
 _READ_ONLY = frozenset({1290, 1792, 1836})

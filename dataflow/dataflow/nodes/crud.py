@@ -9,7 +9,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from dataflow.assignments import parse_assignments
 from dataflow.fields import INT_MAX, INT_MIN, MISSING, Field
-from dataflow.model import Model
+from dataflow.model import VERSION, Model
 from dataflow.naming import snake_case
 from dataflow.store import Store
 from nexus.arguments import pointer
@@ -32,6 +32,12 @@ OffsetArgument = Annotated[int, Meta(ge=0, le=INT_MAX, description="Leave out th
 FieldsArgument = Annotated[
     dict[str, Any] | UnsetType,
     Meta(description='New values, or operators on what is stored, as in {"stock": {"$inc": 5}}'),
+]
+
+IncludeDeletedArgument = Annotated[bool, Meta(description="Soft-deleted records count, too")]
+SoftDeleteArgument = Annotated[bool, Meta(description="Mark the record as deleted; false removes it")]
+VersionArgument = Annotated[
+    int | UnsetType, Meta(description="The version that was read; any other is a conflict")
 ]
 
 
@@ -97,7 +103,7 @@ def _create(model: Model, store: Store) -> Operation:
 
 def _get(model: Model, store: Store) -> Operation:
     async def get(call: Call, arguments: Any) -> msgspec.Struct:
-        return await store.get(call, model, arguments.id)
+        return await store.get(call, model, arguments.id, deleted=_deleted(arguments))
 
     return _operation(
         model,
@@ -106,7 +112,7 @@ def _get(model: Model, store: Store) -> Operation:
         Effect.READ,
         f"Read {_one(model)} by id.",
         handler=get,
-        input=_struct(model, "Get", [_key(model)]),
+        input=_struct(model, "Get", [_key(model), *_about_deleted(model)]),
         output=model.record,
         on_record=True,
     )
@@ -115,7 +121,10 @@ def _get(model: Model, store: Store) -> Operation:
 def _list(model: Model, store: Store) -> Operation:
     async def list_(call: Call, arguments: Any) -> msgspec.Struct:
         where, order = model.parse_filter(arguments.filter), model.parse_order(arguments.order_by)
-        records = await store.list(call, model, where, order, arguments.limit, arguments.offset)
+        deleted = _deleted(arguments)
+        records = await store.list(
+            call, model, where, order, arguments.limit, arguments.offset, deleted=deleted
+        )
         return result(records, len(records), arguments.limit, arguments.offset)
 
     result = msgspec.defstruct(
@@ -130,6 +139,7 @@ def _list(model: Model, store: Store) -> Operation:
             ("order_by", OrderArgument, None),
             ("limit", LimitArgument, 100),
             ("offset", OffsetArgument, 0),
+            *_about_deleted(model),
         ],
     )
     return _operation(
@@ -157,8 +167,19 @@ def _update(model: Model, store: Store) -> Operation:
             detail = f"'{min(twice)}' is given twice" if twice else "nothing to change was given"
             problem = Problem(InvalidArguments.TYPE, pointer("fields"), detail)
             raise InvalidArguments(f"{model.route}.update", [problem])
-        return await store.update(call, model, arguments.id, changes)
+        version = getattr(arguments, VERSION, UNSET)
+        return await store.update(
+            call,
+            model,
+            arguments.id,
+            changes,
+            version=None if version is UNSET else version,
+            deleted=_deleted(arguments),
+        )
 
+    document: list[Any] = [("fields", FieldsArgument, UNSET), *_about_deleted(model)]
+    if model.versioned:
+        document.append((VERSION, VersionArgument, UNSET))
     optional = [(field.name, field.given_type | UnsetType, UNSET) for field in fields]
     return _operation(
         model,
@@ -167,15 +188,18 @@ def _update(model: Model, store: Store) -> Operation:
         Effect.UPDATE,
         f"Change fields of {_one(model)}; the others stay.",
         handler=update,
-        input=_struct(model, "Update", [_key(model), *optional, ("fields", FieldsArgument, UNSET)]),
+        input=_struct(model, "Update", [_key(model), *optional, *document]),
         output=model.record,
         on_record=True,
     )
 
 
 def _delete(model: Model, store: Store) -> Operation:
+    hard: list[Any] = [("soft_delete", SoftDeleteArgument, True)] if model.soft_delete else []
+
     async def delete(call: Call, arguments: Any) -> DeleteResult:
-        await store.delete(call, model, arguments.id)
+        soft = getattr(arguments, "soft_delete", None)
+        await store.delete(call, model, arguments.id, soft=soft, deleted=_deleted(arguments))
         return DeleteResult(1, arguments.id)
 
     return _operation(
@@ -185,7 +209,7 @@ def _delete(model: Model, store: Store) -> Operation:
         Effect.DELETE,
         f"Delete {_one(model)}.",
         handler=delete,
-        input=_struct(model, "Delete", [_key(model)]),
+        input=_struct(model, "Delete", [_key(model), *_about_deleted(model), *hard]),
         output=DeleteResult,
         on_record=True,
     )
@@ -193,7 +217,8 @@ def _delete(model: Model, store: Store) -> Operation:
 
 def _count(model: Model, store: Store) -> Operation:
     async def count(call: Call, arguments: Any) -> CountResult:
-        return CountResult(await store.count(call, model, model.parse_filter(arguments.filter)))
+        where = model.parse_filter(arguments.filter)
+        return CountResult(await store.count(call, model, where, deleted=_deleted(arguments)))
 
     return _operation(
         model,
@@ -202,9 +227,17 @@ def _count(model: Model, store: Store) -> Operation:
         Effect.READ,
         f"Count {_many(model)}: all, or those that match a filter.",
         handler=count,
-        input=_struct(model, "Count", [("filter", FilterArgument, None)]),
+        input=_struct(model, "Count", [("filter", FilterArgument, None), *_about_deleted(model)]),
         output=CountResult,
     )
+
+
+def _about_deleted(model: Model) -> list[Any]:
+    return [("include_deleted", IncludeDeletedArgument, False)] if model.soft_delete else []
+
+
+def _deleted(arguments: Any) -> bool:
+    return bool(getattr(arguments, "include_deleted", False))
 
 
 def _key_type(model: Model) -> Any:
