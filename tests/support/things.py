@@ -100,7 +100,7 @@ class Things:
     def topics(self) -> list[str]:
         return ["things"]
 
-    def parse(self, topic: str, where: object) -> Filter:
+    def parse(self, topic: str, where: object, session: Session) -> Filter:
         return parse(where, self.grammar)
 
     def fields(self, topic: str) -> tuple[str, ...]:
@@ -139,14 +139,14 @@ class Things:
 
 def operations(things: Things) -> list[Operation]:
     async def listing(call: Call, given: List) -> object:
-        where = things.parse("things", given.filter)
+        where = things.parse("things", given.filter, call.session)
         return [record for record in things.records.values() if matches(where, record)][: given.limit]
 
     async def get(call: Call, given: ById) -> object:
         return things.known(given.id)
 
     async def count(call: Call, given: List) -> object:
-        where = things.parse("things", given.filter)
+        where = things.parse("things", given.filter, call.session)
         return {"count": sum(matches(where, record) for record in things.records.values())}
 
     async def create(call: Call, given: Create) -> object:

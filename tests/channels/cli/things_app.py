@@ -76,7 +76,7 @@ class Log:
     def topics(self) -> list[str]:
         return ["things"]
 
-    def parse(self, topic: str, where: object) -> Filter:
+    def parse(self, topic: str, where: object, session: Session) -> Filter:
         return parse(where, self._fields)
 
     def fields(self, topic: str) -> tuple[str, ...]:
@@ -153,7 +153,7 @@ async def delete(call: Call, arguments: ById) -> object:
 
 
 async def list_things(call: Call, arguments: List) -> object:
-    where = log_of_things.parse("things", arguments.filter)
+    where = log_of_things.parse("things", arguments.filter, call.session)
     found = sorted((r for r in things().values() if matches(where, r)), key=lambda r: r[arguments.order])
     shown = found[: arguments.limit]
     return {"records": shown, "count": len(shown), "next": None, "said": arguments.output or None}
