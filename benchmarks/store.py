@@ -1,10 +1,11 @@
-"""What the data layer adds to the driver: the same statement, run through the runtime and on a held connection.
+"""What the data layer adds to the driver: the same statement, through the runtime and on a held connection.
 
     python benchmarks/store.py [URL …]
 
-Without URLs: an SQLite file, and the servers of NEXUS_TEST_POSTGRESQL_URL and NEXUS_TEST_MYSQL_URL. Both sides
-take turns within one run, on the same table, with the same durability; shown is the median of the rounds. `share` is
-how many operations a second ours does for each of the driver's. A table `benchmark_items` is made, and dropped.
+Without URLs: an SQLite file, and the servers of NEXUS_TEST_POSTGRESQL_URL and NEXUS_TEST_MYSQL_URL. Both
+sides take turns within one run, on the same table, with the same durability; shown is the median of the
+rounds. The share is how many operations a second ours does for each of the driver's. A table
+`benchmark_items` is made, and dropped.
 """
 
 from __future__ import annotations
@@ -65,8 +66,8 @@ async def compare(url: str) -> None:
             "create": lambda: run("create", name="new", price=1.5, stock=2),
             "update": lambda: run("update", id=first, stock=next(numbers)),
         }
-        # The statements that ours send, captured once, and sent again on the very connection that they were sent
-        # on: on SQLite the core that its thread happens to run on makes a difference of a factor two.
+        # The statements that ours send, captured once, and sent again on the very connection that they were
+        # sent on: on SQLite the core that its thread happens to run on makes a difference of a factor two.
         bare = {name: await _captured(work, db.database.dialect) for name, work in ours.items()}
         print(f"\n{db.database.dialect.name}: µs each, ours / driver, and the share")
         for name, times in OPERATIONS.items():
@@ -76,9 +77,8 @@ async def compare(url: str) -> None:
                 mine.append(await _measure(ours[name], times))
                 theirs.append(await _measure(bare[name], times))
             ratio = statistics.median(b / a for a, b in zip(mine, theirs, strict=True))
-            print(
-                f"  {name:<12} {statistics.median(mine):8.1f} / {statistics.median(theirs):8.1f}   {ratio:5.2f}"
-            )
+            middle = statistics.median(mine), statistics.median(theirs)
+            print(f"  {name:<12} {middle[0]:8.1f} / {middle[1]:8.1f}   {ratio:5.2f}")
         connection = await db.database.pools.writer.take()
         await connection.fetch("DROP TABLE benchmark_items")
         db.database.pools.writer.give(connection)
