@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import msgspec
 
 from nexus.arguments import pointer
-from nexus.errors import InvalidArguments, InvalidFilter, Problem, RegistrationError
+from nexus.errors import InvalidArguments, Problem, RegistrationError
 
 INT_MIN, INT_MAX = -(2**63), 2**63 - 1
 MISSING: Any = msgspec.NODEFAULT
@@ -91,25 +91,6 @@ class Field:
         elif isinstance(value, datetime.datetime):
             return in_utc(value)
         return value
-
-    def comparable(self, owner: str, value: object) -> object:
-        """A value from a filter, as what the field's values can be compared with. Raises InvalidFilter."""
-        if value is None:
-            return None
-        wanted: Any = int | float if self.kind.numeric else self.annotation
-        if self.kind is Kind.JSON:
-            raise InvalidFilter(
-                f"{owner}: filters inside the JSON field '{self.name}' are not available yet.",
-                remedy="It can be compared with null.",
-            )
-        try:
-            converted = msgspec.convert(value, wanted)
-            if self.kind is Kind.INTEGER and isinstance(converted, int):
-                msgspec.convert(converted, self.given_type)
-            return self.check(owner, converted)
-        except (msgspec.ValidationError, InvalidArguments) as failure:
-            shown = repr(value)[:60]
-            raise InvalidFilter(f"{owner}: '{self.name}' cannot be compared with {shown}.") from failure
 
     def _refused(self, owner: str, reason: str) -> InvalidArguments:
         detail = f"'{self.name}': {reason}"

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from dataflow.comparison import filter_fields
 from dataflow.fields import MISSING, Field, Kind, field_from
 from dataflow.naming import plural, snake_case
 from nexus.errors import InvalidFilter, RegistrationError, did_you_mean
@@ -64,11 +65,7 @@ class Model:
 
     @functools.cached_property
     def filter_fields(self) -> Fields:
-        return Fields(
-            owner=self.route,
-            names=frozenset(self.fields),
-            convert=lambda name, value: self.fields[name].comparable(self.route, value),
-        )
+        return filter_fields(self.route, self.fields)
 
     def parse_filter(self, given: object) -> Filter:
         return EVERYTHING if given is None else parse(given, self.filter_fields)

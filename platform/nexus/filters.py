@@ -1,11 +1,5 @@
 """Filters: parsed once into a small tree, which runs here as a predicate over records and in `dataflow` as
-SQL. The grammar and its meaning are MongoDB's, where a NULL is an absent field.
-
-Filter
-├── All(parts)            every part; All(()) matches everything
-├── Any(parts)            at least one part
-├── Not(part)
-└── Test(field, op, value)
+SQL. The grammar and its meaning are MongoDB's, where a NULL is an absent field; docs/filters.md describes it.
 """
 
 from __future__ import annotations
@@ -13,207 +7,281 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any as Object
-from typing import TypeAlias
 
 from nexus.errors import InvalidFilter, did_you_mean
+from nexus.filter_match import matches
+from nexus.filter_targets import ELEMENT, Column, Place, Target, place, shown
+from nexus.filter_tree import EVERYTHING, NOTHING, All, Any, Filter, Inside, Not, Test
+from nexus.pattern_match import Pattern, like
 
-Convert = Callable[[str, object], object]
+__all__ = [
+    "EVERYTHING",
+    "NOTHING",
+    "All",
+    "Any",
+    "Fields",
+    "Filter",
+    "Inside",
+    "Not",
+    "Pattern",
+    "Test",
+    "matches",
+    "parse",
+]
+
+Convert = Callable[[str, object], Object]
 
 _DEEPEST = 100
-_COMPARISONS = frozenset({"$eq", "$ne", "$gt", "$gte", "$lt", "$lte"})
-_LISTS = frozenset({"$in", "$nin"})
-_FLAGS = frozenset({"$exists", "$null"})
-_LATER = frozenset(
-    {
-        "$regex",
-        "$options",
-        "$like",
-        "$ilike",
-        "$contains",
-        "$overlap",
-        "$any",
-        "$elemMatch",
-        "$size",
-    }
-)
-_OPERATORS = _COMPARISONS | _LISTS | _FLAGS | {"$not", "$between", "$startswith", "$endswith"}
+_MOST_TESTS = 2000
 _LOGIC = frozenset({"$and", "$or", "$nor", "$not"})
-
-
-@dataclass(frozen=True, slots=True)
-class All:
-    parts: tuple[Filter, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Any:
-    parts: tuple[Filter, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Not:
-    part: Filter
-
-
-@dataclass(frozen=True, slots=True)
-class Test:
-    """`op` is one of eq, gt, gte, lt, lte, in, startswith, endswith. Of these only `eq` and `in` may hold
-    None, which means: absent or null."""
-
-    field: str
-    op: str
-    value: Object
-
-
-Filter: TypeAlias = All | Any | Not | Test
-
-EVERYTHING = All(())
 
 
 @dataclass(frozen=True, slots=True)
 class Fields:
     """The fields that a filter may name, and how a value given for one becomes a value to compare with.
-    `convert` raises InvalidFilter for a value that the field cannot hold."""
+    `convert` raises InvalidFilter for a value that the field cannot hold. `texts` are those that hold any
+    text, `json` those into which a filter can look."""
 
     owner: str
     names: frozenset[str]
     convert: Convert
+    texts: frozenset[str] = frozenset()
+    json: frozenset[str] = frozenset()
+
+    def target(self, name: str) -> Target:
+        """What a name in a filter means. Raises InvalidFilter."""
+        base, _, path = name.partition(".")
+        if base not in self.names:
+            raise InvalidFilter(
+                f"{self.owner} has no field '{base[:80]}'.", remedy=did_you_mean(base[:80], self.names)
+            )
+        if base in self.json:
+            if name.endswith("."):
+                raise InvalidFilter(f"'{name[:80]}': a path does not end with a dot.")
+            return place(base, path)
+        if path or name != base:
+            raise InvalidFilter(
+                f"'{name[:80]}': '{base}' holds no JSON, and nothing can be looked up in it."
+            )
+        return Column(base, self.convert, base in self.texts)
 
 
 def parse(given: object, fields: Fields) -> Filter:
     """The tree of a filter document; raises InvalidFilter naming the field, the operator or the value."""
-    if given is None:
-        return EVERYTHING
-    return _document(given, fields, 0)
+    return EVERYTHING if given is None else _Grammar(fields.target).document(given, 0)
 
 
-def _document(given: object, fields: Fields, depth: int) -> Filter:
-    if depth > _DEEPEST:
-        raise InvalidFilter(f"The filter is nested more than {_DEEPEST} levels deep.")
-    if not isinstance(given, Mapping):
-        raise InvalidFilter(
-            f"A filter must be an object, not {_shown(given)}.", remedy='As in {"name": "x"}.'
-        )
-    parts: list[Filter] = []
-    for name, value in given.items():
-        if name in _LOGIC:
-            parts.append(_logic(name, value, fields, depth + 1))
-        elif name.startswith("$"):
-            raise _unknown_operator(name, _LOGIC if name not in _OPERATORS else frozenset())
-        elif name not in fields.names:
+def _member(name: str) -> Target:
+    """What a name means in the filter of an element: a member of it."""
+    if not name or name.endswith("."):
+        raise InvalidFilter(f"'{name[:80]}' is no path.")
+    return place("", name)
+
+
+class _Grammar:
+    """`resolve` says what a name that is no operator means."""
+
+    def __init__(self, resolve: Callable[[str], Target]) -> None:
+        self._resolve = resolve
+        self._tests = 0
+
+    def document(self, given: object, depth: int) -> Filter:
+        _check_depth(depth)
+        if not isinstance(given, Mapping):
             raise InvalidFilter(
-                f"{fields.owner} has no field '{name[:80]}'.",
-                remedy=did_you_mean(name, fields.names),
+                f"A filter must be an object, not {shown(given)}.", remedy='As in {"name": "x"}.'
             )
-        else:
-            parts.append(_field(name, value, fields, depth + 1))
-    return parts[0] if len(parts) == 1 else All(tuple(parts))
+        parts: list[Filter] = []
+        for name, value in given.items():
+            if not isinstance(name, str):
+                raise InvalidFilter(f"The names in a filter are texts, not {shown(name)}.")
+            if name in _LOGIC:
+                parts.append(self._logic(name, value, depth + 1))
+            elif name.startswith("$"):
+                raise _unknown_operator(name, _LOGIC if name not in _OPERATORS else frozenset())
+            else:
+                parts.append(self._field(self._resolve(name), value, depth + 1))
+        return parts[0] if len(parts) == 1 else All(tuple(parts))
+
+    def _logic(self, name: str, value: object, depth: int) -> Filter:
+        if name == "$not":
+            return Not(self.document(value, depth))
+        if not isinstance(value, (list, tuple)) or not value:
+            raise InvalidFilter(f"'{name}' takes a non-empty list of filters, not {shown(value)}.")
+        parts = tuple([self.document(part, depth) for part in value])
+        if name == "$and":
+            return All(parts)
+        return Any(parts) if name == "$or" else Not(Any(parts))
+
+    def _field(self, target: Target, value: object, depth: int) -> Filter:
+        if isinstance(value, Mapping) and value:
+            operators = sum(str(key).startswith("$") for key in value)
+            if operators == len(value):
+                return self._operators(target, value, depth)
+            if operators:
+                raise InvalidFilter(f"'{target.shown}': operators and names cannot stand side by side.")
+        self._count()
+        return _equal(target, value)
+
+    def _operators(self, target: Target, given: Mapping[str, object], depth: int) -> Filter:
+        _check_depth(depth)
+        parts = []
+        for op, operand in given.items():
+            self._count()
+            if op == "$regex":
+                parts.append(target.pattern("regex", _pattern(target, operand, given.get("$options", ""))))
+            elif op == "$options":
+                if "$regex" not in given:
+                    raise InvalidFilter(f"'{target.shown}': '$options' belongs to a '$regex'.")
+            elif op == "$not":
+                parts.append(Not(self._field(target, operand, depth + 1)))
+            elif op in ("$elemMatch", "$any"):
+                parts.append(target.element(op[1:], self._element(target, op, operand, depth + 1)))
+            elif (meaning := _OPERATORS.get(op)) is not None:
+                parts.append(meaning(target, op, operand))
+            else:
+                raise _unknown_operator(op, frozenset(_OPERATORS), field=target.shown)
+        return parts[0] if len(parts) == 1 else All(tuple(parts))
+
+    def _element(self, target: Target, op: str, operand: object, depth: int) -> Filter:
+        _check_depth(depth)
+        if not isinstance(operand, Mapping) or not operand:
+            if op == "$any" and not isinstance(operand, Mapping):
+                return _equal(ELEMENT, operand)
+            raise InvalidFilter(
+                f"'{target.shown}': '{op}' takes tests for an element, not {shown(operand)}.",
+                remedy=f'As in {{"{op}": {{"$gte": 90}}}} or {{"{op}": {{"name": "x"}}}}.',
+            )
+        inner = _Grammar(_member)
+        inner._tests = self._tests
+        alone = all(str(key) in _OPERATORS for key in operand) and not (_LOGIC - {"$not"}) & set(operand)
+        done = inner._operators(ELEMENT, operand, depth) if alone else inner.document(operand, depth)
+        self._tests = inner._tests
+        return done
+
+    def _count(self) -> None:
+        self._tests += 1
+        if self._tests > _MOST_TESTS:
+            raise InvalidFilter(
+                f"The filter has more than {_MOST_TESTS} tests.", remedy="Use '$in' for many values."
+            )
 
 
-def _logic(name: str, value: object, fields: Fields, depth: int) -> Filter:
-    if name == "$not":
-        return Not(_document(value, fields, depth))
-    if not isinstance(value, (list, tuple)) or not value:
-        raise InvalidFilter(f"'{name}' takes a non-empty list of filters, not {_shown(value)}.")
-    parts = tuple(_document(part, fields, depth) for part in value)
-    if name == "$and":
-        return All(parts)
-    return Any(parts) if name == "$or" else Not(Any(parts))
-
-
-def _field(name: str, value: object, fields: Fields, depth: int) -> Filter:
-    if not _is_operators(value):
-        return Test(name, "eq", fields.convert(name, value))
-    assert isinstance(value, Mapping)
-    parts = tuple(_operator(name, op, operand, fields, depth) for op, operand in value.items())
-    return parts[0] if len(parts) == 1 else All(parts)
-
-
-def _operator(name: str, op: str, operand: object, fields: Fields, depth: int) -> Filter:
+def _check_depth(depth: int) -> None:
     if depth > _DEEPEST:
         raise InvalidFilter(f"The filter is nested more than {_DEEPEST} levels deep.")
-    if op in _COMPARISONS:
-        value = fields.convert(name, operand)
-        if value is None and op not in ("$eq", "$ne"):
-            # MongoDB: null is only ever as large as null.
-            return Test(name, "eq", None) if op in ("$gte", "$lte") else Not(EVERYTHING)
-        return Not(Test(name, "eq", value)) if op == "$ne" else Test(name, op[1:], value)
-    if op in _LISTS:
-        values = tuple(fields.convert(name, item) for item in _list_of(name, op, operand))
-        test = Test(name, "in", values)
-        return Not(test) if op == "$nin" else test
-    if op in _FLAGS:
-        if not isinstance(operand, bool):
-            raise InvalidFilter(f"'{name}': '{op}' takes true or false, not {_shown(operand)}.")
-        absent = Test(name, "eq", None)
-        return absent if operand is (op == "$null") else Not(absent)
-    if op == "$not":
-        if _is_operators(operand):
-            return Not(_field(name, operand, fields, depth + 1))
-        return Not(Test(name, "eq", fields.convert(name, operand)))
-    if op == "$between":
-        bounds = _list_of(name, op, operand)
-        if len(bounds) != 2 or None in bounds:
-            raise InvalidFilter(f"'{name}': '$between' takes two values, a lower and an upper one.")
-        low, high = (fields.convert(name, bound) for bound in bounds)
-        return All((Test(name, "gte", low), Test(name, "lte", high)))
-    if op in ("$startswith", "$endswith"):
-        if not isinstance(operand, str) or not isinstance(fields.convert(name, operand), str):
-            raise InvalidFilter(f"'{name}': '{op}' takes a text, on a text field.")
-        return Test(name, op[1:], operand)
-    raise _unknown_operator(op, _OPERATORS, field=name)
 
 
-def _is_operators(value: object) -> bool:
-    return isinstance(value, Mapping) and bool(value) and all(str(key).startswith("$") for key in value)
+def _equal(target: Target, value: object) -> Filter:
+    return target.null() if value is None else target.equal(value)
 
 
-def _list_of(name: str, op: str, operand: object) -> list[object]:
+def _comparison(target: Target, op: str, operand: object) -> Filter:
+    if op == "$eq":
+        return _equal(target, operand)
+    if op == "$ne":
+        return Not(_equal(target, operand))
+    if operand is None:  # MongoDB: null is only ever as large as null.
+        return target.null() if op in ("$gte", "$lte") else NOTHING
+    return target.ordered(op[1:], operand)
+
+
+def _membership(target: Target, op: str, operand: object) -> Filter:
+    test = target.one_of(_list_of(target, op, operand))
+    return Not(test) if op == "$nin" else test
+
+
+def _presence(target: Target, op: str, operand: object) -> Filter:
+    if not isinstance(operand, bool):
+        raise InvalidFilter(f"'{target.shown}': '{op}' takes true or false, not {shown(operand)}.")
+    absent = target.null()
+    if operand is (op == "$null"):
+        return absent
+    return absent.part if isinstance(absent, Not) else Not(absent)
+
+
+def _between(target: Target, op: str, operand: object) -> Filter:
+    bounds = _list_of(target, op, operand)
+    if len(bounds) != 2 or None in bounds:
+        raise InvalidFilter(f"'{target.shown}': '$between' takes two values, a lower and an upper one.")
+    return All((target.ordered("gte", bounds[0]), target.ordered("lte", bounds[1])))
+
+
+def _ends(target: Target, op: str, operand: object) -> Filter:
+    return target.text(op[1:], _text(target, op, operand))
+
+
+def _like(target: Target, op: str, operand: object) -> Filter:
+    pattern = like(_text(target, op, operand), "i" if op == "$ilike" else "")
+    return target.pattern(op[1:], _checked(target, pattern))
+
+
+def _pattern(target: Target, source: object, options: object) -> Pattern:
+    pattern = Pattern(_text(target, "$regex", source), _text(target, "$options", options))
+    return _checked(target, pattern)
+
+
+def _checked(target: Target, pattern: Pattern) -> Pattern:
+    try:
+        assert pattern.made
+    except InvalidFilter as failure:
+        raise InvalidFilter(f"'{target.shown}': {failure.detail}", remedy=failure.remedy) from None
+    return pattern
+
+
+def _contains(target: Target, op: str, operand: object) -> Filter:
+    if operand is None:
+        raise InvalidFilter(f"'{target.shown}': '{op}' takes a value, not null.")
+    return target.contains(operand)
+
+
+def _overlap(target: Target, op: str, operand: object) -> Filter:
+    return target.element("overlap", ELEMENT.one_of(_list_of(target, op, operand)))
+
+
+def _size(target: Target, op: str, operand: object) -> Filter:
+    if not isinstance(operand, int) or isinstance(operand, bool) or not 0 <= operand < 2**31:
+        raise InvalidFilter(f"'{target.shown}': '{op}' takes a number of elements, not {shown(operand)}.")
+    return target.size(operand)
+
+
+def _by_grammar(target: Target, op: str, operand: object) -> Filter:
+    raise AssertionError(op)  # these hold filters, or belong to another operator
+
+
+_OPERATORS: dict[str, Callable[[Target, str, object], Filter]] = {
+    **dict.fromkeys(("$eq", "$ne", "$gt", "$gte", "$lt", "$lte"), _comparison),
+    **dict.fromkeys(("$in", "$nin"), _membership),
+    **dict.fromkeys(("$exists", "$null"), _presence),
+    **dict.fromkeys(("$startswith", "$endswith"), _ends),
+    **dict.fromkeys(("$like", "$ilike"), _like),
+    **dict.fromkeys(("$regex", "$options", "$not", "$elemMatch", "$any"), _by_grammar),
+    "$between": _between,
+    "$contains": _contains,
+    "$overlap": _overlap,
+    "$size": _size,
+}
+
+
+def _text(target: Target, op: str, operand: object) -> str:
+    if not isinstance(operand, str):
+        raise InvalidFilter(f"'{target.shown}': '{op}' takes a text, not {shown(operand)}.")
+    return operand
+
+
+def _list_of(target: Target, op: str, operand: object) -> list[object]:
     if not isinstance(operand, (list, tuple)):
-        raise InvalidFilter(f"'{name}': '{op}' takes a list, not {_shown(operand)}.")
+        raise InvalidFilter(f"'{target.shown}': '{op}' takes a list, not {shown(operand)}.")
     return list(operand)
 
 
 def _unknown_operator(op: str, known: frozenset[str], field: str = "") -> InvalidFilter:
     where = f"'{field}': " if field else ""
-    if op in _LATER:
-        return InvalidFilter(f"{where}'{op}' is not available yet.")
     if not known:
         return InvalidFilter(f"'{op}' belongs to a field.", remedy=f'As in {{"name": {{"{op}": …}}}}.')
-    return InvalidFilter(f"{where}There is no operator '{op[:80]}'.", remedy=did_you_mean(op, known))
-
-
-def _shown(value: object) -> str:
-    if value is None:
-        return "null"
-    text = repr(value)
-    return text if len(text) <= 60 else text[:60] + "…"
-
-
-def matches(tree: Filter, record: Mapping[str, Object]) -> bool:
-    """Whether a record, of values as the data layer gives them, is one that the filter means."""
-    match tree:
-        case All(parts):
-            return all(matches(part, record) for part in parts)
-        case Any(parts):
-            return any(matches(part, record) for part in parts)
-        case Not(part):
-            return not matches(part, record)
-        case Test(field, op, value):
-            return _TESTS[op](record.get(field), value)
-
-
-def _ordered(compare: Callable[[Object, Object], bool]) -> Callable[[Object, Object], bool]:
-    return lambda have, want: have is not None and compare(have, want)
-
-
-_TESTS: dict[str, Callable[[Object, Object], bool]] = {
-    "eq": lambda have, want: bool(have == want),
-    "in": lambda have, want: have in want,
-    "gt": _ordered(lambda have, want: bool(have > want)),
-    "gte": _ordered(lambda have, want: bool(have >= want)),
-    "lt": _ordered(lambda have, want: bool(have < want)),
-    "lte": _ordered(lambda have, want: bool(have <= want)),
-    "startswith": lambda have, want: have is not None and have.startswith(want),
-    "endswith": lambda have, want: have is not None and have.endswith(want),
-}
+    if field and op in _LOGIC:
+        return InvalidFilter(
+            f"{where}'{op}' stands beside fields, not below one.",
+            remedy=f'As in {{"{op}": [{{"{field}": …}}, …]}}.',
+        )
+    return InvalidFilter(f"{where}There is no operator '{op[:80]}'.", remedy=did_you_mean(op[:80], known))
