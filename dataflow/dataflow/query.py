@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from dataflow.dialects.base import Dialect
 from dataflow.table import ModelTable
 from nexus.errors import InvalidFilter
-from nexus.filters import All, Filter, Not, Test
+from nexus.filters import All, Filter, Inside, Not, Test
 from nexus.filters import Any as AnyOf
 
 Shape: TypeAlias = tuple[Any, ...]
@@ -50,6 +50,7 @@ class Where:
         self._dialect = dialect
         self.values: dict[str, Any] = {}
         self._taken = 0
+        self._conditions: dict[int, tuple[str, int]] = {}  # by their first parameter: text, and the last one
         self.shape = self._shape(tree)
 
     def clause(self) -> sa.ColumnElement[bool]:
@@ -73,9 +74,25 @@ class Where:
                 return self._shape_in(field, value)
             case Test(field, op, None):
                 return (op, field, None)
+            case Test(field, "regex", value):
+                self.values[self._next()] = self._dialect.filters.pattern(value)
+                return ("regex", field)
             case Test(field, op, value):
                 self.values[self._next()] = self._encode(field, value)
                 return (op, field, isinstance(value, float))
+            case Inside():
+                return ("inside", self._shape_inside(tree))
+
+    def _shape_inside(self, test: Inside) -> str:
+        first = self._taken
+        text = self._dialect.filters.inside(self._table.reference(test.field), test, self._bound)
+        self._conditions[first] = (text, self._taken)
+        return text
+
+    def _bound(self, value: object) -> str:
+        name = self._next()
+        self.values[name] = value
+        return f":{name}"
 
     def _shape_in(self, field: str, given: tuple[Any, ...]) -> Shape:
         values = [self._encode(field, value) for value in given if value is not None]
@@ -102,10 +119,16 @@ class Where:
                 return self._clause(part).is_not(sa.true())
             case Test(field, "in", value):
                 return self._clause_in(field, value)
+            case Inside():
+                text, self._taken = self._conditions[self._taken]
+                return sa.case((sa.text(text), sa.true()), else_=sa.false()).is_(sa.true())
             case Test(field, op, value):
                 column = self._table.table.c[field]
                 if value is None:
                     return column.is_(None)
+                if op in ("regex", "substring"):
+                    test = getattr(self._dialect.filters, op)
+                    return sa.and_(test(column, sa.bindparam(self._next(), type_=column.type)))
                 kind = sa.Double() if isinstance(value, float) else column.type
                 return _TESTS[op](column, sa.bindparam(self._next(), type_=kind))
 

@@ -37,6 +37,10 @@ class ModelTable:
             ),
             **dialect.table_options(),
         )
+        self._references = {
+            column.name: str(column.compile(dialect=dialect.compiler)).replace(":", "\\:")
+            for column in self.table.c
+        }
         self._record = model.record
         self._decoders = [
             (index, codec.decode)
@@ -46,6 +50,10 @@ class ModelTable:
         self._from_log: dict[str, Change] = {
             name: codec.from_log for name, codec in self.codecs.items() if codec.from_log is not None
         }
+
+    def reference(self, name: str) -> str:
+        """A column as it is written in a condition that is text."""
+        return self._references[name]
 
     def encode(self, name: str, value: object) -> object:
         if value is None:

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import sqlalchemy as sa
 
+from dataflow.dialects.filter_sql import FilterSql
 from dataflow.fields import Field
 from dataflow.model import Model
 from nexus.call import Call
@@ -87,6 +88,7 @@ class Dialect(Protocol):
     locks_reads: bool
     nulls_first: bool
     log: LogReader | None
+    filters: FilterSql
 
     def column_type(self, field: Field) -> sa.types.TypeEngine[Any]: ...
 

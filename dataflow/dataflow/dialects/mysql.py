@@ -16,7 +16,9 @@ from sqlalchemy.dialects.mysql import aiomysql as aiomysql_sql
 from dataflow.dialects.address import Address, address_from, number
 from dataflow.dialects.base import Codec, Done, LogReader
 from dataflow.dialects.ddl import check_columns, create_table
+from dataflow.dialects.filter_sql import FilterSql
 from dataflow.dialects.mysql_errors import translated
+from dataflow.dialects.mysql_filters import MysqlFilters
 from dataflow.fields import Field, Kind
 from dataflow.model import Model
 from nexus.call import Call
@@ -73,6 +75,7 @@ class Mysql:
         self.returning: frozenset[str] = frozenset()
         self.compiler: sa.engine.Dialect = aiomysql_sql.dialect()
         self._collation = "utf8mb4_bin"
+        self.filters: FilterSql = MysqlFilters(self._collation, mariadb=True)
 
     def column_type(self, field: Field) -> sa.types.TypeEngine[Any]:
         if field.kind is Kind.TEXT and field.name == "id":
@@ -132,6 +135,7 @@ class Mysql:
         mariadb = "MariaDB" in version
         # Without padding: 'a' and 'a ' are two texts, as they are everywhere else.
         self._collation = "utf8mb4_nopad_bin" if mariadb else "utf8mb4_0900_bin"
+        self.filters = MysqlFilters(self._collation, mariadb=mariadb)
         self.compiler.is_mariadb = mariadb  # type: ignore[attr-defined]
         if mariadb and self._may_return == "on":
             self.returning = frozenset({"insert", "delete"})

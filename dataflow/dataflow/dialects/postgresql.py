@@ -16,7 +16,9 @@ from sqlalchemy.dialects.postgresql import asyncpg as asyncpg_sql
 from dataflow.dialects.address import Address, address_from, number
 from dataflow.dialects.base import Codec, Done, LogReader
 from dataflow.dialects.ddl import check_columns, create_table
+from dataflow.dialects.filter_sql import FilterSql
 from dataflow.dialects.postgresql_errors import translated
+from dataflow.dialects.postgresql_filters import PostgresqlFilters
 from dataflow.fields import Field, Kind
 from dataflow.model import Model
 from nexus.call import Call
@@ -51,6 +53,7 @@ class Postgresql:
     locks_reads = True
     nulls_first = False
     log: LogReader | None = None
+    filters: FilterSql = PostgresqlFilters()
 
     def __init__(self, address: Address) -> None:
         mode = address.options.get("sslmode", "prefer")

@@ -20,7 +20,9 @@ from sqlalchemy.dialects import sqlite as sqlite_sql
 from dataflow.dialects import sqlite_log
 from dataflow.dialects.base import Codec, Done, LogReader
 from dataflow.dialects.ddl import check_columns, create_table
+from dataflow.dialects.filter_sql import FilterSql
 from dataflow.dialects.sqlite_errors import translated
+from dataflow.dialects.sqlite_filters import SqliteFilters, add_functions
 from dataflow.fields import Field, Kind
 from dataflow.model import Model
 from nexus.call import Call
@@ -67,6 +69,7 @@ class Sqlite:
     locks_reads = False  # a transaction that may write is the only one
     nulls_first = True
     log: LogReader | None
+    filters: FilterSql = SqliteFilters()
 
     def __init__(self, path: str | None) -> None:
         # numeric_dollar would name parameters; plain question marks are what the driver is fastest with.
@@ -159,6 +162,7 @@ class Sqlite:
         except sqlite3.Error as failure:
             raise translated(failure) from failure
         try:
+            await add_functions(connection._driver)
             await connection.fetch(f"PRAGMA busy_timeout = {_BUSY_MS}")
             await connection.fetch("PRAGMA journal_mode = WAL")
             await connection.fetch(f"PRAGMA synchronous = {self._synchronous}")

@@ -1,0 +1,57 @@
+"""What filters need of a database beyond comparing columns: patterns, and looking into JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol, TypeAlias
+
+import sqlalchemy as sa
+
+from nexus.filters import All, Filter, Inside, Not, Pattern
+from nexus.filters import Any as AnyOf
+
+Bind: TypeAlias = Callable[[Any], str]
+
+
+class FilterSql(Protocol):
+    """The database's own half of filters. Values, patterns and the keys of JSON objects are parameters."""
+
+    def pattern(self, pattern: Pattern) -> str:
+        """How a pattern travels."""
+
+    def regex(self, column: sa.ColumnElement[Any], pattern: Any) -> sa.ColumnElement[bool]: ...
+
+    def substring(self, column: sa.ColumnElement[Any], value: Any) -> sa.ColumnElement[bool]: ...
+
+    def inside(self, column: str, test: Inside, bind: Bind) -> str:
+        """A condition on a column of JSON, in which `bind` names each parameter; two that differ in
+        parameters only give the same text. Where nothing is found it is not true."""
+
+
+class JsonConditions:
+    """Conditions as text, put together alike wherever SQL looks into JSON itself. `_names` numbers the tables
+    that a condition makes up."""
+
+    def __init__(self, bind: Bind) -> None:
+        self._bind = bind
+        self._names = 0
+
+    def inside(self, value: str, test: Inside) -> str:
+        raise NotImplementedError
+
+    def _name(self) -> str:
+        self._names += 1
+        return f"nexus_{self._names}"
+
+    def _filter(self, tree: Filter, element: str) -> str:
+        """The condition of a filter over an element."""
+        match tree:
+            case All(parts):
+                return "(" + " AND ".join(["1 = 1", *(self._filter(part, element) for part in parts)]) + ")"
+            case AnyOf(parts):
+                return "(" + " OR ".join(["1 = 0", *(self._filter(part, element) for part in parts)]) + ")"
+            case Not(part):
+                return f"({self._filter(part, element)} IS NOT TRUE)"
+            case Inside():
+                return self.inside(element, tree)
+        raise AssertionError(tree)  # elements have no columns

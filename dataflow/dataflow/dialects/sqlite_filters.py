@@ -1,0 +1,47 @@
+"""Filters in SQLite: the kernel's own predicate, as functions of our connections. Other programs do not have
+them, so they stand in queries only, never in a trigger or an index."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import aiosqlite
+import msgspec
+import sqlalchemy as sa
+
+from dataflow.dialects.filter_sql import Bind
+from nexus.filter_match import matches_inside
+from nexus.filters import Inside, Pattern
+
+_REGEX, _INSIDE = "nexus_regex", "nexus_inside"
+
+_test = functools.lru_cache(512)(msgspec.json.Decoder(Inside).decode)
+
+
+class SqliteFilters:
+    def pattern(self, pattern: Pattern) -> str:
+        return f"{pattern.options}/{pattern.source}"
+
+    def regex(self, column: sa.ColumnElement[Any], pattern: Any) -> sa.ColumnElement[bool]:
+        return sa.func.coalesce(getattr(sa.func, _REGEX)(column, pattern), 0) == 1
+
+    def substring(self, column: sa.ColumnElement[Any], value: Any) -> sa.ColumnElement[bool]:
+        return sa.func.instr(column, value) > 0
+
+    def inside(self, column: str, test: Inside, bind: Bind) -> str:
+        return f"{_INSIDE}({column}, {bind(msgspec.json.encode(test).decode())}) = 1"
+
+
+async def add_functions(connection: aiosqlite.Connection) -> None:
+    await connection.create_function(_REGEX, 2, _regex, deterministic=True)
+    await connection.create_function(_INSIDE, 2, _inside, deterministic=True)
+
+
+def _regex(text: str | None, pattern: str) -> bool | None:
+    options, _, source = pattern.partition("/")
+    return None if text is None else Pattern(source, options).found_in(text)
+
+
+def _inside(text: str | None, test: str) -> bool:
+    return text is not None and matches_inside(_test(test), msgspec.json.decode(text))
