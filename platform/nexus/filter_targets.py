@@ -67,10 +67,7 @@ class Column:
         return Test(self.shown, "in", tuple([self.convert(self.shown, value) for value in values]))
 
     def ordered(self, op: str, value: object) -> Filter:
-        converted = self.convert(self.shown, value)
-        if isinstance(converted, bool):
-            return _ordered_boolean(op, converted, self.equal)
-        return Test(self.shown, op, converted)
+        return Test(self.shown, op, self.convert(self.shown, value))
 
     def text(self, op: str, value: str) -> Filter:
         self._check_textual(op)

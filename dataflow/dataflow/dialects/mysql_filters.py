@@ -100,7 +100,7 @@ class _Conditions(JsonConditions):
 
     def _same(self, value: str, other: str) -> str:
         if self._mariadb:
-            return f"JSON_EQUALS({value}, {other})"
+            return f"JSON_EQUALS({value}, {other}) = 1"  # alone, it is true for NULL in a WHERE
         return f"CAST({value} AS JSON) = CAST({other} AS JSON)"
 
     def _ordered(self, value: str, sign: str, wanted: object) -> str:

@@ -1,0 +1,90 @@
+"""Filters that look into JSON mean the same in every database and in the predicate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from nexus.errors import InvalidFilter
+from tests.support.filters import ENGINES, FLOATS, INTS, REGEXES, TEXTS, Things, combined, opened, text_tests
+
+KEYS = st.sampled_from(["a", "b", "0", "1", "A", "é", "a b", 'q"', "q'", "$x", "*", "[0]", "\\", "\n", "😀", "k" * 200])
+SCALARS = st.one_of(st.none(), st.booleans(), INTS, FLOATS, TEXTS)
+JSON = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3),
+    max_leaves=8,
+)
+RECORDS = st.fixed_dictionaries(
+    {
+        "meta": st.none() | st.dictionaries(KEYS, JSON, max_size=3),
+        "tags": st.none() | st.lists(JSON, max_size=4),
+    }
+)
+PATHS = st.one_of(
+    st.just("tags"),
+    st.lists(KEYS, min_size=1, max_size=3).map(lambda keys: ".".join(["meta", *keys])),
+    st.lists(KEYS, min_size=1, max_size=2).map(lambda keys: ".".join(["tags", *keys])),
+)
+PLAIN = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=2)
+    | st.dictionaries(KEYS.filter(lambda key: not key.startswith("$")), inner, max_size=2),
+    max_leaves=3,
+)
+ORDERED = st.one_of(st.none(), st.booleans(), INTS, FLOATS, TEXTS)
+
+
+def some(operators: dict[str, st.SearchStrategy[Any]]) -> st.SearchStrategy[Any]:
+    return st.one_of(*(operand.map(lambda v, op=op: {op: v}) for op, operand in operators.items()))
+
+
+SIMPLE = some(
+    {
+        **dict.fromkeys(("$eq", "$ne"), PLAIN),
+        **dict.fromkeys(("$gt", "$gte", "$lt", "$lte"), ORDERED),
+        **dict.fromkeys(("$in", "$nin", "$overlap"), st.lists(PLAIN, max_size=3)),
+        **dict.fromkeys(("$exists", "$null"), st.booleans()),
+        **text_tests(),
+        "$contains": PLAIN.filter(lambda value: value not in (None, [], {})),
+        "$size": st.integers(0, 3),
+        "$between": st.lists(ORDERED.filter(lambda value: value is not None), min_size=2, max_size=2),
+        "$any": SCALARS,
+    }
+) | REGEXES
+TESTS = st.recursive(
+    SIMPLE,
+    lambda inner: st.one_of(
+        inner.map(lambda test: {"$not": test}),
+        inner.map(lambda test: {"$elemMatch": test}),
+        inner.map(lambda test: {"$any": test}),
+        st.tuples(KEYS.filter(lambda key: key != "$x"), inner).map(lambda two: {"$elemMatch": {two[0]: two[1]}}),
+        st.tuples(inner, inner).map(lambda two: {"$elemMatch": {"$or": [{"a": two[0]}, {"b": two[1]}]}}),
+    ),
+    max_leaves=3,
+)
+LEAVES = st.tuples(PATHS, TESTS | PLAIN).map(lambda pair: {pair[0]: pair[1]})
+FILTERS = combined(LEAVES)
+
+
+@pytest.fixture(scope="module", params=ENGINES)
+def things(request: pytest.FixtureRequest) -> Iterator[Things]:
+    yield from opened(request.param)
+
+
+@given(records=st.lists(RECORDS, max_size=6), filters=st.lists(FILTERS, min_size=1, max_size=6))
+def test_sql_and_predicate_mean_the_same(things: Things, records: list[Any], filters: list[Any]) -> None:
+    good = []
+    for document in filters:
+        try:
+            things.db.models["Thing"].parse_filter(document)
+        except InvalidFilter as failure:  # only patterns are drawn that may be refused
+            assert "pattern" in str(failure).lower()
+        else:
+            good.append(document)
+    assume(good)
+    things.run(things.compare(records, good))
