@@ -50,12 +50,13 @@ class Where:
         self._dialect = dialect
         self.values: dict[str, Any] = {}
         self._taken = 0
-        self._conditions: dict[int, tuple[str, int]] = {}  # by their first parameter: text, and the last one
+        self._conditions: list[tuple[str, int]] = []  # their text, and how many parameters there are after it
         self.shape = self._shape(tree)
 
     def clause(self) -> sa.ColumnElement[bool]:
         """The condition. Never true for what the filter does not mean; NULL counts as false."""
         self._taken = 0
+        self._written = iter(self._conditions)
         return self._clause(self._tree)
 
     def _next(self) -> str:
@@ -84,9 +85,8 @@ class Where:
                 return ("inside", self._shape_inside(tree))
 
     def _shape_inside(self, test: Inside) -> str:
-        first = self._taken
         text = self._dialect.filters.inside(self._table.reference(test.field), test, self._bound)
-        self._conditions[first] = (text, self._taken)
+        self._conditions.append((text, self._taken))
         return text
 
     def _bound(self, value: object) -> str:
@@ -120,7 +120,7 @@ class Where:
             case Test(field, "in", value):
                 return self._clause_in(field, value)
             case Inside():
-                text, self._taken = self._conditions[self._taken]
+                text, self._taken = next(self._written)
                 return sa.case((sa.text(text), sa.true()), else_=sa.false()).is_(sa.true())
             case Test(field, op, value):
                 column = self._table.table.c[field]

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from nexus.errors import InvalidFilter
 from tests.support.filters import ENGINES, FLOATS, INTS, REGEXES, TEXTS, Things, combined, opened, text_tests
 
-KEYS = st.sampled_from(["a", "b", "0", "1", "A", "é", "a b", 'q"', "q'", "$x", "*", "[0]", "\\", "\n", "😀", "k" * 200])
-SCALARS = st.one_of(st.none(), st.booleans(), INTS, FLOATS, TEXTS)
+KEYS = st.sampled_from(["a", "a", "a", "b", "b", "0", "0", "1", "A", "é", "a b", 'q"', "q'", "$x", "*", "[0]", "\\", "\n", "😀", "k" * 200])
+FEW = st.sampled_from([None, True, False, 0, 1, 1.0, -2.5, 2**53 + 1, 2.0**53, "", "a", "A", "é", "1", [], {}, [1], {"a": 1}])
+SCALARS = st.one_of(st.none(), st.booleans(), INTS, FLOATS, TEXTS, FEW.filter(lambda v: not isinstance(v, (list, dict))))
 JSON = st.recursive(
-    SCALARS,
+    SCALARS | FEW,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3),
     max_leaves=8,
 )
@@ -30,13 +31,13 @@ PATHS = st.one_of(
     st.lists(KEYS, min_size=1, max_size=3).map(lambda keys: ".".join(["meta", *keys])),
     st.lists(KEYS, min_size=1, max_size=2).map(lambda keys: ".".join(["tags", *keys])),
 )
-PLAIN = st.recursive(
+PLAIN = FEW | st.recursive(
     SCALARS,
     lambda inner: st.lists(inner, max_size=2)
     | st.dictionaries(KEYS.filter(lambda key: not key.startswith("$")), inner, max_size=2),
     max_leaves=3,
 )
-ORDERED = st.one_of(st.none(), st.booleans(), INTS, FLOATS, TEXTS)
+ORDERED = SCALARS
 
 
 def some(operators: dict[str, st.SearchStrategy[Any]]) -> st.SearchStrategy[Any]:

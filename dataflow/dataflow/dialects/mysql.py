@@ -17,6 +17,7 @@ from dataflow.dialects.address import Address, address_from, number
 from dataflow.dialects.base import Codec, Done, LogReader
 from dataflow.dialects.ddl import check_columns, create_table
 from dataflow.dialects.filter_sql import FilterSql
+from dataflow.dialects.mysql_cursor import Cursor
 from dataflow.dialects.mysql_errors import translated
 from dataflow.dialects.mysql_filters import MysqlFilters
 from dataflow.fields import Field, Kind
@@ -181,7 +182,7 @@ class MysqlConnection:
 
     async def fetch(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
         try:
-            cursor = await self._driver.cursor()
+            cursor = await self._driver.cursor(Cursor)
             await cursor.execute(sql, parameters)
             rows: list[Any] = await cursor.fetchall()
         except Exception as failure:
@@ -190,7 +191,7 @@ class MysqlConnection:
 
     async def execute(self, sql: str, parameters: Sequence[Any] = ()) -> Done:
         try:
-            cursor = await self._driver.cursor()
+            cursor = await self._driver.cursor(Cursor)
             await cursor.execute(sql, parameters)
         except Exception as failure:
             raise translated(failure) from failure
