@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from dataflow.fields import Field, Kind
+from dataflow.fields import INT_MAX, INT_MIN, Field, Kind
 from nexus.errors import InvalidArguments, InvalidFilter
 from nexus.filters import Fields
 
@@ -33,9 +33,10 @@ def comparable(owner: str, field: Field, value: object) -> object:
     if value is None:
         return None
     kind = field.kind
-    if kind is Kind.TEXT and type(value) is str and field.annotation is str and value.isascii():
-        if "\0" not in value:
-            return value
+    if field.annotation is str and type(value) is str and value.isascii() and "\0" not in value:
+        return value
+    if kind is Kind.INTEGER and type(value) is int and INT_MIN <= value <= INT_MAX:
+        return value
     if kind is Kind.DATETIME:
         value = _moment(value)
     wanted: Any = int | float if kind.numeric else field.annotation

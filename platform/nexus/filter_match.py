@@ -90,7 +90,7 @@ def _order(one: Object, other: Object) -> int | None:
             one, other = Decimal(repr(one)), Decimal(repr(other))
     elif not (isinstance(one, str) and isinstance(other, str)):
         return None
-    return (one > other) - (one < other)
+    return int(one > other) - int(one < other)
 
 
 def _compared(good: Callable[[int], bool]) -> Callable[[Object, Inside], bool]:

@@ -1,4 +1,4 @@
-"""What an operator of a filter can be applied to, and what it then means: a field, or a place in a JSON value."""
+"""What the operators of a filter are applied to, and what they mean there: fields, and places in JSON."""
 
 from __future__ import annotations
 
@@ -197,7 +197,7 @@ def _ordered_boolean(op: str, value: bool, equal: Callable[[object], Filter]) ->
 
 
 def json_value(where: str, value: object) -> Object:
-    """A value as JSON holds it. Raises InvalidFilter for one that it cannot hold, or not on every database."""
+    """A value as JSON holds it. Raises InvalidFilter for one that not every database can hold."""
     if type(value) is str and value.isascii() and "\0" not in value:
         return value
     try:

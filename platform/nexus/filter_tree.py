@@ -33,8 +33,8 @@ class Not(msgspec.Struct, frozen=True, tag=True):
 
 
 class Test(msgspec.Struct, frozen=True, tag=True):
-    """`op` is one of eq, gt, gte, lt, lte, in, and on texts startswith, endswith, substring, regex, whose value
-    is a Pattern. Of these only `eq` and `in` may hold None, which means: absent or null."""
+    """`op` is one of eq, gt, gte, lt, lte, in, and on texts startswith, endswith, substring, and regex, whose
+    value is a Pattern. Of these only `eq` and `in` may hold None, which means: absent or null."""
 
     field: str
     op: str

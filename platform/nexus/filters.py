@@ -10,7 +10,7 @@ from typing import Any as Object
 
 from nexus.errors import InvalidFilter, did_you_mean
 from nexus.filter_match import matches
-from nexus.filter_targets import ELEMENT, Column, Place, Target, place, shown
+from nexus.filter_targets import ELEMENT, Column, Target, place, shown
 from nexus.filter_tree import EVERYTHING, NOTHING, All, Any, Filter, Inside, Not, Test
 from nexus.pattern_match import Pattern, like
 
@@ -60,9 +60,7 @@ class Fields:
                 raise InvalidFilter(f"'{name[:80]}': a path does not end with a dot.")
             return place(base, path)
         if path or name != base:
-            raise InvalidFilter(
-                f"'{name[:80]}': '{base}' holds no JSON, and nothing can be looked up in it."
-            )
+            raise InvalidFilter(f"'{name[:80]}': '{base}' holds no JSON, and nothing can be looked up in it.")
         return Column(base, self.convert, base in self.texts)
 
 
@@ -223,7 +221,7 @@ def _pattern(target: Target, source: object, options: object) -> Pattern:
 
 def _checked(target: Target, pattern: Pattern) -> Pattern:
     try:
-        assert pattern.made
+        pattern.check()
     except InvalidFilter as failure:
         raise InvalidFilter(f"'{target.shown}': {failure.detail}", remedy=failure.remedy) from None
     return pattern

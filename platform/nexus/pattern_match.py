@@ -8,9 +8,10 @@ import re
 import msgspec
 
 from nexus.errors import InvalidFilter
+from nexus.pattern_chars import Ranges
 from nexus.pattern_cost import power, simplified
 from nexus.pattern_spelling import ARE, PCRE, RE, spelt
-from nexus.patterns import Alt, Anchor, Cat, Chars, Node, Ranges, Repeat, parse_pattern
+from nexus.patterns import Alt, Anchor, Cat, Chars, Node, Repeat, parse_pattern
 
 _BACKTRACKED_AT_MOST = 1000  # characters; beyond, a text is walked instead
 _KEPT_STATES = 500
@@ -25,6 +26,10 @@ class Pattern(msgspec.Struct, frozen=True):
     @property
     def made(self) -> Made:
         return _made(self.source, self.options)
+
+    def check(self) -> None:
+        """Raises InvalidFilter."""
+        _made(self.source, self.options)
 
     def found_in(self, text: str) -> bool:
         return _made(self.source, self.options).found_in(text)

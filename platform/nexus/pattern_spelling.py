@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from nexus.pattern_chars import ANYTHING, LAST, NO_NEWLINE, Ranges, complement
 from nexus.pattern_cost import committed
-from nexus.patterns import ANYTHING, NO_NEWLINE, Alt, Anchor, Cat, Chars, Node, Ranges, Repeat, complement
+from nexus.patterns import Alt, Anchor, Cat, Chars, Node, Repeat
 
-_LAST = 0x10FFFF
 _PUNCTUATION = frozenset("!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~ ") - {"_"}
 
 
@@ -103,7 +103,7 @@ def _chars(ranges: Ranges, spelling: Spelling) -> str:
         return spelling.no_newline
     if len(ranges) == 1 and ranges[0][0] == ranges[0][1]:
         return _char(ranges[0][0])
-    if ranges[-1][1] == _LAST:
+    if ranges[-1][1] == LAST:
         return f"[^{_class(complement(ranges))}]"
     return f"[{_class(ranges)}]"
 

@@ -14,20 +14,27 @@ The tree of a pattern
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from nexus.errors import InvalidFilter
+from nexus.pattern_chars import (
+    ANYTHING,
+    CLASSES,
+    CONTROLS,
+    HEXADECIMAL,
+    LAST,
+    NO_NEWLINE,
+    Ranges,
+    complement,
+    folded,
+    united,
+)
 
 MOST_CHARACTERS = 1000
 MOST_REPETITIONS = 255
 _MOST_WEIGHT = 600
 _DEEPEST = 20
-_LAST = 0x10FFFF
-_FOLDED_AT_MOST = 3000
-
-Ranges: TypeAlias = tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,66 +65,6 @@ class Anchor:
 
 
 Node: TypeAlias = Chars | Cat | Alt | Repeat | Anchor
-
-ANYTHING: Ranges = ((0, _LAST),)
-NO_NEWLINE: Ranges = ((0, 9), (11, _LAST))
-_DIGITS: Ranges = ((48, 57),)
-_WORD: Ranges = ((48, 57), (65, 90), (95, 95), (97, 122))
-_SPACE: Ranges = ((9, 13), (32, 32))
-
-
-def united(ranges: list[tuple[int, int]] | Ranges) -> Ranges:
-    """The same characters, in order and without overlaps."""
-    done: list[tuple[int, int]] = []
-    for low, high in sorted(ranges):
-        if done and low <= done[-1][1] + 1:
-            done[-1] = (done[-1][0], max(high, done[-1][1]))
-        else:
-            done.append((low, high))
-    return tuple(done)
-
-
-def complement(ranges: Ranges) -> Ranges:
-    done, next_ = [], 0
-    for low, high in united(ranges):
-        if low > next_:
-            done.append((next_, low - 1))
-        next_ = high + 1
-    if next_ <= _LAST:
-        done.append((next_, _LAST))
-    return tuple(done)
-
-
-_CLASSES: dict[str, Ranges] = {
-    "d": _DIGITS,
-    "D": complement(_DIGITS),
-    "w": _WORD,
-    "W": complement(_WORD),
-    "s": _SPACE,
-    "S": complement(_SPACE),
-}
-_CONTROLS = {"t": 9, "n": 10, "r": 13, "f": 12, "v": 11}
-_HEXADECIMAL = {"x": 2, "u": 4}
-
-
-@functools.lru_cache(4096)
-def _same_letter(code: int) -> frozenset[int]:
-    """The characters that are this one in another case: those that fold to the same single character."""
-    found = {chr(code)}
-    for _ in range(2):
-        for char in list(found):
-            found |= {char.lower(), char.upper(), char.title(), char.casefold()}
-    return frozenset(ord(char) for char in found if len(char) == 1)
-
-
-def _folded(ranges: Ranges) -> Ranges:
-    if sum(high - low + 1 for low, high in ranges) > _FOLDED_AT_MOST:
-        raise InvalidFilter(
-            "The pattern ignores case in a class of too many characters.",
-            remedy=f"Name at most {_FOLDED_AT_MOST} characters, or leave out the option 'i'.",
-        )
-    codes = {same for low, high in ranges for code in range(low, high + 1) for same in _same_letter(code)}
-    return united([(code, code) for code in codes])
 
 
 def parse_pattern(source: str, options: str) -> Node:
@@ -156,7 +103,7 @@ class _Parser:
         if unknown:
             raise InvalidFilter(
                 f"'$options' has no '{unknown[0]}'.",
-                remedy="i ignores case, m lets ^ and $ match at lines, s lets . match newlines, x skips blanks.",
+                remedy="i ignores case, m takes ^ and $ for lines, s lets . be a newline, x skips blanks.",
             )
 
     def parse(self) -> Node:
@@ -227,7 +174,7 @@ class _Parser:
         return self._chars(self._escape())
 
     def _chars(self, ranges: Ranges) -> Chars:
-        return Chars(_folded(ranges) if "i" in self._options and ranges[-1][1] < _LAST else ranges)
+        return Chars(folded(ranges) if "i" in self._options and ranges[-1][1] < LAST else ranges)
 
     def _group(self) -> Node:
         self._depth += 1
@@ -272,7 +219,9 @@ class _Parser:
         low, comma, high = text.partition(",")
         numbers = [part for part in (low, high) if part]
         if not closed or not low or not all(n.isascii() and n.isdigit() and len(n) <= 4 for n in numbers):
-            raise self._refused("'{' begins no repetition", "As in {2}, {2,} or {2,5}; \\{ for the character.")
+            raise self._refused(
+                "'{' begins no repetition", "As in {2}, {2,} or {2,5}; \\{ for the character."
+            )
         self._at += len(text) + 1
         least = int(low)
         most = (int(high) if high else None) if comma else least
@@ -282,13 +231,13 @@ class _Parser:
 
     def _escape(self) -> Ranges:
         char = self._take()
-        if char in _CLASSES:
-            return _CLASSES[char]
-        code = _CONTROLS.get(char, -1)
-        if char in _HEXADECIMAL:
-            digits = self._source[self._at : self._at + _HEXADECIMAL[char]]
-            if len(digits) < _HEXADECIMAL[char] or not set(digits) <= set("0123456789abcdefABCDEF"):
-                raise self._refused(f"'\\{char}' needs {_HEXADECIMAL[char]} hexadecimal digits")
+        if char in CLASSES:
+            return CLASSES[char]
+        code = CONTROLS.get(char, -1)
+        if char in HEXADECIMAL:
+            digits = self._source[self._at : self._at + HEXADECIMAL[char]]
+            if len(digits) < HEXADECIMAL[char] or not set(digits) <= set("0123456789abcdefABCDEF"):
+                raise self._refused(f"'\\{char}' needs {HEXADECIMAL[char]} hexadecimal digits")
             self._at += len(digits)
             code = int(digits, 16)
             if code == 0 or 0xD800 <= code <= 0xDFFF:
@@ -298,7 +247,8 @@ class _Parser:
         if code < 0:
             raise self._refused(
                 f"'\\{char}' is not of the subset",
-                "There are \\d \\w \\s \\D \\W \\S \\t \\n \\r \\f \\v \\xhh \\uhhhh \\A \\z, and \\ before punctuation.",
+                "There are \\d \\w \\s \\D \\W \\S \\t \\n \\r \\f \\v \\xhh \\uhhhh \\A \\z"
+                " and \\ before punctuation.",
             )
         return ((code, code),)
 
@@ -316,7 +266,7 @@ class _Parser:
         ranges = united(found)
         if not negated:
             return ranges
-        rest = complement(_folded(ranges) if "i" in self._options and ranges[-1][1] < _LAST else ranges)
+        rest = complement(folded(ranges) if "i" in self._options and ranges[-1][1] < LAST else ranges)
         if not rest:
             raise self._refused("a class is empty")
         return rest
@@ -328,7 +278,9 @@ class _Parser:
         self._at += 1
         last = self._class_char()
         if any(len(part) > 1 or part[0][0] != part[0][1] for part in (first, last)):
-            raise self._refused("a range goes from a character to a character", "Write \\- for the character.")
+            raise self._refused(
+                "a range goes from a character to a character", "Write \\- for the character."
+            )
         if last[0][0] < first[0][0]:
             raise self._refused("a range ends before it begins")
         return ((first[0][0], last[0][0]),)

@@ -86,9 +86,20 @@ async def test_a_filter_that_cannot_be_meant_is_refused(document: Any, named: st
             app.feed.subscribe(LOCAL, "things", where=document)
 
 
-
-
-NAMES = ['"; DROP TABLE things; --', "' OR 1=1 --", "$", "select", "größe", "k" * 200, ":w1", "%s", "a]b", '"', "`", "$1"]
+NAMES = [
+    '"; DROP TABLE things; --',
+    "' OR 1=1 --",
+    "$",
+    "select",
+    "größe",
+    "k" * 200,
+    ":w1",
+    "%s",
+    "a]b",
+    '"',
+    "`",
+    "$1",
+]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -106,7 +117,9 @@ async def test_any_name_may_be_a_key_of_an_object(database: str, name: str) -> N
         for document in (
             {f"meta.{name}.{name}": 1},
             {f"tags.{name}": {"$gt": 1}},
-            {"meta": {name: {name: 1.0}}} if not name.startswith("$") else {"meta": {"$eq": {name: {name: 1}}}},
+            {"meta": {name: {name: 1.0}}}
+            if not name.startswith("$")
+            else {"meta": {"$eq": {name: {name: 1}}}},
             {"tags": {"$contains": {name: 2}}},
         ):
             assert (await invoke("things.count", filter=document)).count == 1, document

@@ -98,13 +98,15 @@ def test_patterns_mean_the_same(things: Things, texts: list[str], pattern: str, 
         things.db.models["Thing"].parse_filter(document)
     except InvalidFilter:
         assume(False)
-    things.run(things.compare([{"title": text} for text in texts], [document, {"title": {"$not": document["title"]}}]))
+    things.run(
+        things.compare(
+            [{"title": text} for text in texts], [document, {"title": {"$not": document["title"]}}]
+        )
+    )
 
 
 @given(records=st.lists(RECORDS, max_size=6))
-def test_what_is_written_is_read_and_published_alike(
-    followed_things: Things, records: list[Any]
-) -> None:
+def test_what_is_written_is_read_and_published_alike(followed_things: Things, records: list[Any]) -> None:
     app = followed_things.app
 
     async def compare() -> None:

@@ -12,9 +12,36 @@ from hypothesis import strategies as st
 from nexus.errors import InvalidFilter
 from tests.support.filters import ENGINES, FLOATS, INTS, REGEXES, TEXTS, Things, combined, opened, text_tests
 
-KEYS = st.sampled_from(["a", "a", "a", "b", "b", "0", "0", "1", "A", "é", "a b", 'q"', "q'", "$x", "*", "[0]", "\\", "\n", "😀", "k" * 200])
-FEW = st.sampled_from([None, True, False, 0, 1, 1.0, -2.5, 2**53 + 1, 2.0**53, "", "a", "A", "é", "1", [], {}, [1], {"a": 1}])
-SCALARS = st.one_of(st.none(), st.booleans(), INTS, FLOATS, TEXTS, FEW.filter(lambda v: not isinstance(v, (list, dict))))
+KEYS = st.sampled_from(
+    [
+        "a",
+        "a",
+        "a",
+        "b",
+        "b",
+        "0",
+        "0",
+        "1",
+        "A",
+        "é",
+        "a b",
+        'q"',
+        "q'",
+        "$x",
+        "*",
+        "[0]",
+        "\\",
+        "\n",
+        "😀",
+        "k" * 200,
+    ]
+)
+FEW = st.sampled_from(
+    [None, True, False, 0, 1, 1.0, -2.5, 2**53 + 1, 2.0**53, "", "a", "A", "é", "1", [], {}, [1], {"a": 1}]
+)
+SCALARS = st.one_of(
+    st.none(), st.booleans(), INTS, FLOATS, TEXTS, FEW.filter(lambda v: not isinstance(v, (list, dict)))
+)
 JSON = st.recursive(
     SCALARS | FEW,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3),
@@ -33,8 +60,10 @@ PATHS = st.one_of(
 )
 PLAIN = FEW | st.recursive(
     SCALARS,
-    lambda inner: st.lists(inner, max_size=2)
-    | st.dictionaries(KEYS.filter(lambda key: not key.startswith("$")), inner, max_size=2),
+    lambda inner: (
+        st.lists(inner, max_size=2)
+        | st.dictionaries(KEYS.filter(lambda key: not key.startswith("$")), inner, max_size=2)
+    ),
     max_leaves=3,
 )
 ORDERED = SCALARS
@@ -44,26 +73,31 @@ def some(operators: dict[str, st.SearchStrategy[Any]]) -> st.SearchStrategy[Any]
     return st.one_of(*(operand.map(lambda v, op=op: {op: v}) for op, operand in operators.items()))
 
 
-SIMPLE = some(
-    {
-        **dict.fromkeys(("$eq", "$ne"), PLAIN),
-        **dict.fromkeys(("$gt", "$gte", "$lt", "$lte"), ORDERED),
-        **dict.fromkeys(("$in", "$nin", "$overlap"), st.lists(PLAIN, max_size=3)),
-        **dict.fromkeys(("$exists", "$null"), st.booleans()),
-        **text_tests(),
-        "$contains": PLAIN.filter(lambda value: value not in (None, [], {})),
-        "$size": st.integers(0, 3),
-        "$between": st.lists(ORDERED.filter(lambda value: value is not None), min_size=2, max_size=2),
-        "$any": SCALARS,
-    }
-) | REGEXES
+SIMPLE = (
+    some(
+        {
+            **dict.fromkeys(("$eq", "$ne"), PLAIN),
+            **dict.fromkeys(("$gt", "$gte", "$lt", "$lte"), ORDERED),
+            **dict.fromkeys(("$in", "$nin", "$overlap"), st.lists(PLAIN, max_size=3)),
+            **dict.fromkeys(("$exists", "$null"), st.booleans()),
+            **text_tests(),
+            "$contains": PLAIN.filter(lambda value: value not in (None, [], {})),
+            "$size": st.integers(0, 3),
+            "$between": st.lists(ORDERED.filter(lambda value: value is not None), min_size=2, max_size=2),
+            "$any": SCALARS,
+        }
+    )
+    | REGEXES
+)
 TESTS = st.recursive(
     SIMPLE,
     lambda inner: st.one_of(
         inner.map(lambda test: {"$not": test}),
         inner.map(lambda test: {"$elemMatch": test}),
         inner.map(lambda test: {"$any": test}),
-        st.tuples(KEYS.filter(lambda key: key != "$x"), inner).map(lambda two: {"$elemMatch": {two[0]: two[1]}}),
+        st.tuples(KEYS.filter(lambda key: key != "$x"), inner).map(
+            lambda two: {"$elemMatch": {two[0]: two[1]}}
+        ),
         st.tuples(inner, inner).map(lambda two: {"$elemMatch": {"$or": [{"a": two[0]}, {"b": two[1]}]}}),
     ),
     max_leaves=3,
@@ -83,8 +117,9 @@ def test_sql_and_predicate_mean_the_same(things: Things, records: list[Any], fil
     for document in filters:
         try:
             things.db.models["Thing"].parse_filter(document)
-        except InvalidFilter as failure:  # only patterns are drawn that may be refused
-            assert "pattern" in str(failure).lower()
+        except InvalidFilter as failure:
+            if "pattern" not in str(failure).lower():  # nothing else is drawn that may be refused
+                raise
         else:
             good.append(document)
     assume(good)

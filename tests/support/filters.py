@@ -35,8 +35,38 @@ MOMENTS = st.datetimes(
 )
 
 ATOMS = st.sampled_from(
-    ["a", "A", "b", "é", "😀", "0", "\\.", "\\\\", "'", "%", '"', ".", "[ab]", "[^a]", "[A-Zé]", "\\d", "\\w", "\\s"]
-    + ["\\D", "\\W", "\\S", "[^\\w]", "[\\d\\]-]", "[^\n]", "\\n", "\\x41", "\\u00e9", "\\-", "\\[", "[\\^&~|]"]
+    [
+        "a",
+        "A",
+        "b",
+        "é",
+        "😀",
+        "0",
+        "\\.",
+        "\\\\",
+        "'",
+        "%",
+        '"',
+        ".",
+        "[ab]",
+        "[^a]",
+        "[A-Zé]",
+        "\\d",
+        "\\w",
+        "\\s",
+        "\\D",
+        "\\W",
+        "\\S",
+        "[^\\w]",
+        "[\\d\\]-]",
+        "[^\n]",
+        "\\n",
+        "\\x41",
+        "\\u00e9",
+        "\\-",
+        "\\[",
+        "[\\^&~|]",
+    ]
 )
 QUANTIFIERS = st.sampled_from(["", "", "", "*", "+", "?", "{2}", "{1,2}", "{0,3}", "{2,}", "*?"])
 PATTERNS = st.recursive(
@@ -49,9 +79,9 @@ PATTERNS = st.recursive(
     max_leaves=6,
 )
 OPTIONS = st.sampled_from(["", "", "i", "m", "s", "x", "ims"])
-LIKES = st.lists(st.sampled_from(["%", "_", "\\%", "\\_", "\\\\", "a", "A", "é", "É", "😀", "'", "\n"]), max_size=4).map(
-    "".join
-)
+LIKES = st.lists(
+    st.sampled_from(["%", "_", "\\%", "\\_", "\\\\", "a", "A", "é", "É", "😀", "'", "\n"]), max_size=4
+).map("".join)
 
 
 def text_tests(texts: st.SearchStrategy[str] = TEXTS) -> dict[str, st.SearchStrategy[Any]]:

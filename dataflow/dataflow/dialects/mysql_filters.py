@@ -50,11 +50,13 @@ class _Conditions(JsonConditions):
         if test.spread:
             name = self._name()
             elements = _rows(_list(value), name)
-            passes = f"({passes} OR EXISTS (SELECT 1 FROM {elements} WHERE {self._passes(f'{name}.v', test)}))"
+            passes = (
+                f"({passes} OR EXISTS (SELECT 1 FROM {elements} WHERE {self._passes(f'{name}.v', test)}))"
+            )
         return f"EXISTS (SELECT 1 FROM {', '.join(tables)} WHERE {passes})" if tables else passes
 
     def _stepped(self, value: str, step: str) -> str:
-        """A list of what the step leads to. Two paths give one, even where only one of them leads somewhere."""
+        """A list of what the step leads to: that is what two paths give, wherever they lead."""
         quoted = msgspec.json.encode(step).decode()
         member, members = self._bind(f"$.{quoted}"), self._bind(f"$[*].{quoted}")
         found = f"JSON_EXTRACT({value}, {member}, {members})"
