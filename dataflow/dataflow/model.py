@@ -16,7 +16,8 @@ import msgspec
 from dataflow.comparison import filter_fields
 from dataflow.fields import MISSING, Field, Kind, field_from
 from dataflow.naming import plural, snake_case
-from nexus.errors import InvalidFilter, RegistrationError, did_you_mean
+from dataflow.ordering import Order, parse_order
+from nexus.errors import RegistrationError, did_you_mean
 from nexus.filters import EVERYTHING, Fields, Filter, parse
 
 _TABLE = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,62}")
@@ -70,24 +71,8 @@ class Model:
     def parse_filter(self, given: object) -> Filter:
         return EVERYTHING if given is None else parse(given, self.filter_fields)
 
-    def parse_order(self, given: str | list[str] | None) -> tuple[tuple[str, bool], ...]:
-        """(field, descending) for `["-price", "name"]` or `"-price,name"`; ends with the id, so that the
-        order is total. Raises InvalidFilter."""
-        names = given.split(",") if isinstance(given, str) else given or []
-        order: list[tuple[str, bool]] = []
-        for name in names:
-            bare = name.strip().removeprefix("-")
-            if bare not in self.fields:
-                raise InvalidFilter(
-                    f"{self.route} has no field '{bare[:80]}' to sort by.",
-                    remedy=did_you_mean(bare, self.fields),
-                )
-            if self.fields[bare].kind is Kind.JSON:
-                raise InvalidFilter(f"{self.route} cannot be sorted by the JSON field '{bare}'.")
-            order.append((bare, name.strip().startswith("-")))
-        if all(name != "id" for name, _ in order):
-            order.append(("id", False))
-        return tuple(order)
+    def parse_order(self, order_by: object = None, sort: object = None) -> Order:
+        return parse_order(self.route, self.fields, order_by, sort)
 
     def writable(self) -> list[Field]:
         """The fields that a caller may give."""

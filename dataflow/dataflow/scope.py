@@ -12,7 +12,7 @@ from contextvars import ContextVar
 
 from dataflow.model import DELETED_AT, TENANT, Model
 from nexus.errors import Forbidden
-from nexus.filters import EVERYTHING, All, Any, Filter, Not, Test
+from nexus.filters import EVERYTHING, All, Any, Filter, Inside, Not, Test
 from nexus.session import Session
 
 _chosen: ContextVar[str | None] = ContextVar("tenant", default=None)
@@ -66,5 +66,5 @@ def _mentions(tree: Filter, field: str) -> bool:
             return any(_mentions(part, field) for part in parts)
         case Not(part):
             return _mentions(part, field)
-        case Test(name, _, _):
+        case Test(name, _, _) | Inside(name):
             return name == field

@@ -11,10 +11,12 @@ from dataflow.assignments import parse_assignments
 from dataflow.fields import INT_MAX, INT_MIN, MISSING, Field
 from dataflow.model import VERSION, Model
 from dataflow.naming import snake_case
+from dataflow.ordering import after_cursor, cursor_after
 from dataflow.store import Store
 from nexus.arguments import pointer
 from nexus.call import Call
-from nexus.errors import InvalidArguments, Problem
+from nexus.errors import InvalidArguments, InvalidFilter, Problem
+from nexus.filters import All
 from nexus.operation import Effect, Operation
 
 _MOST_RECORDS = 1000
@@ -26,6 +28,16 @@ FilterArgument = Annotated[
 OrderArgument = Annotated[
     str | list[str] | None,
     Meta(description="Fields to sort by; '-' before a name for descending, as in -price,name"),
+]
+SortArgument = Annotated[
+    dict[str, Any] | list[dict[str, Any]] | None,
+    Meta(description='As order_by, in another form: [{"price": -1}, {"name": 1}]'),
+]
+CursorArgument = Annotated[
+    str | None,
+    Meta(
+        description="Read in pages that go on exactly where the last one ended: empty at first, then 'next'"
+    ),
 ]
 LimitArgument = Annotated[int, Meta(ge=1, le=_MOST_RECORDS, description="At most this many records")]
 OffsetArgument = Annotated[int, Meta(ge=0, le=INT_MAX, description="Leave out this many records first")]
@@ -120,25 +132,43 @@ def _get(model: Model, store: Store) -> Operation:
 
 def _list(model: Model, store: Store) -> Operation:
     async def list_(call: Call, arguments: Any) -> msgspec.Struct:
-        where, order = model.parse_filter(arguments.filter), model.parse_order(arguments.order_by)
-        deleted = _deleted(arguments)
-        records = await store.list(
-            call, model, where, order, arguments.limit, arguments.offset, deleted=deleted
+        where, order = (
+            model.parse_filter(arguments.filter),
+            model.parse_order(arguments.order_by, arguments.sort),
         )
-        return result(records, len(records), arguments.limit, arguments.offset)
+        deleted, limit, offset = _deleted(arguments), arguments.limit, arguments.offset
+        if arguments.cursor is None:
+            records = await store.list(call, model, where, order, limit, offset, deleted=deleted)
+            return result(records, len(records), limit, offset)
+        if offset:
+            raise InvalidFilter("'offset' and 'cursor' are two ways to say where a page begins.")
+        wanted = where
+        if arguments.cursor:
+            after = after_cursor(arguments.cursor, model.route, model.fields, order, where)
+            wanted = All((where, after))
+        records = await store.list(call, model, wanted, order, limit + 1, 0, deleted=deleted)
+        more, records = len(records) > limit, records[:limit]
+        next_ = cursor_after(records[-1], order, where) if more else None
+        return result(records, len(records), limit, UNSET, next_)
 
-    result = msgspec.defstruct(
-        f"{model.name}List",
-        [("records", list[model.record]), ("count", int), ("limit", int), ("offset", int)],  # type: ignore[name-defined]
-    )
+    parts: list[Any] = [
+        ("records", list[model.record]),  # type: ignore[name-defined]
+        ("count", int),
+        ("limit", int),
+        ("offset", int | UnsetType, UNSET),
+        ("next", str | None | UnsetType, UNSET),
+    ]
+    result = msgspec.defstruct(f"{model.name}List", parts)
     struct = _struct(
         model,
         "List",
         [
             ("filter", FilterArgument, None),
             ("order_by", OrderArgument, None),
+            ("sort", SortArgument, None),
             ("limit", LimitArgument, 100),
             ("offset", OffsetArgument, 0),
+            ("cursor", CursorArgument, None),
             *_about_deleted(model),
         ],
     )
