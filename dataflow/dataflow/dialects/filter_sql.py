@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, Protocol, TypeAlias
 
@@ -28,7 +29,7 @@ class FilterSql(Protocol):
         parameters only give the same text. Where nothing is found it is not true."""
 
 
-class JsonConditions:
+class JsonConditions(ABC):
     """Conditions as text, put together alike wherever SQL looks into JSON itself. `_names` numbers the tables
     that a condition makes up."""
 
@@ -36,8 +37,9 @@ class JsonConditions:
         self._bind = bind
         self._names = 0
 
+    @abstractmethod
     def inside(self, value: str, test: Inside) -> str:
-        raise NotImplementedError
+        """The condition on an expression that is a JSON value."""
 
     def _name(self) -> str:
         self._names += 1
