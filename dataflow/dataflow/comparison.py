@@ -35,7 +35,7 @@ def comparable(owner: str, field: Field, value: object) -> object:
     kind = field.kind
     if field.annotation is str and type(value) is str and value.isascii() and "\0" not in value:
         return value
-    if kind is Kind.INTEGER and type(value) is int and INT_MIN <= value <= INT_MAX:
+    if field.annotation is int and type(value) is int and INT_MIN <= value <= INT_MAX:
         return value
     if kind is Kind.DATETIME:
         value = _moment(value)

@@ -124,3 +124,49 @@ def test_sql_and_predicate_mean_the_same(things: Things, records: list[Any], fil
             good.append(document)
     assume(good)
     things.run(things.compare(records, good))
+
+
+@pytest.mark.parametrize(
+    ("document", "expected"),
+    [
+        ({"tags": "red"}, [1]),
+        ({"tags": ["red", "blue"]}, [1]),
+        ({"tags.0": "red"}, [1]),
+        ({"tags": {"$ne": "red"}}, [2, 3]),
+        ({"tags": {"$overlap": ["green", "blue"]}}, [1, 2]),
+        ({"tags": {"$contains": ["blue", "red"]}}, [1]),
+        ({"tags": {"$any": {"$gte": 90}}}, [2]),
+        ({"tags": {"$elemMatch": {"$gt": 1, "$lt": 50}}}, []),
+        ({"tags": {"$size": 0}}, [3]),
+        ({"meta": {"b": 1.0, "a": {"d": [1], "c": "x"}}}, [1]),
+        ({"meta.a.c": {"$regex": "^X$", "$options": "i"}}, [1]),
+        ({"meta.a": {"$contains": {"c": "x"}}}, [1]),
+        ({"meta.parts.n": {"$gt": 5}}, [2]),
+        ({"meta.parts.1.n": 7}, [2]),
+        ({"meta.parts": {"$elemMatch": {"n": 7, "k": "y"}}}, [2]),
+        ({"meta.parts": {"$elemMatch": {"n": 1, "k": "y"}}}, []),
+        ({"meta.none": None}, [1, 2, 3]),
+        ({"meta.b": {"$exists": True}}, [1]),
+        ({"meta.b": {"$gt": "0"}}, []),  # a text is not compared with a number
+        ({"meta.parts.n": True}, []),  # nor is 1 true
+        ({"meta.big": 2**53 + 1}, [3]),
+        ({"meta.big": 2**53}, []),
+    ],
+)
+def test_what_is_found(things: Things, document: Any, expected: list[int]) -> None:
+    records = [
+        {"tags": ["red", "blue"], "meta": {"a": {"c": "x", "d": [1]}, "b": 1}},
+        {"tags": ["green", 95], "meta": {"parts": [{"n": 1, "k": "x"}, {"n": 7, "k": "y"}]}},
+        {"tags": [], "meta": {"big": 2**53 + 1, "none": None}},
+    ]
+
+    async def check() -> None:
+        stored = [await things.invoke("things.create", **record) for record in records]
+        try:
+            found = await things.invoke("things.list", filter=document)
+            assert [record.id - stored[0].id + 1 for record in found.records] == expected
+        finally:
+            for record in stored:
+                await things.invoke("things.delete", id=record.id)
+
+    things.run(check())

@@ -25,7 +25,7 @@ class PostgresqlFilters:
         return sa.func.strpos(column, value) > 0
 
     def inside(self, column: str, test: Inside, bind: Bind) -> str:
-        return _Conditions(bind).inside(f"CAST({column} AS jsonb)", test)
+        return _Conditions(bind).inside(f"to_jsonb({column})", test)
 
 
 class _Conditions(JsonConditions):
