@@ -9,8 +9,21 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from dataflow import DataFlow
+from nexus import LOCAL, Nexus
 from nexus.errors import InvalidFilter
-from tests.support.filters import ENGINES, FLOATS, INTS, REGEXES, TEXTS, Things, combined, opened, text_tests
+from tests.support.filters import (
+    ENGINES,
+    FLOATS,
+    INTS,
+    REGEXES,
+    TEXTS,
+    Things,
+    combined,
+    declare,
+    opened,
+    text_tests,
+)
 
 KEYS = st.sampled_from(
     [
@@ -170,3 +183,21 @@ def test_what_is_found(things: Things, document: Any, expected: list[int]) -> No
                 await things.invoke("things.delete", id=record.id)
 
     things.run(check())
+
+
+async def test_a_subscription_looks_into_json_and_at_patterns() -> None:
+    db = DataFlow(":memory:")
+    declare(db)
+    app = Nexus(db)
+    async with app.running():
+
+        async def create(**values: Any) -> None:
+            await app.runtime.invoke("things.create", values, LOCAL, channel="test")
+
+        where = {"meta.size.cm": {"$gte": 100}, "title": {"$regex": "^a", "$options": "i"}}
+        async with app.feed.subscribe(LOCAL, "things", where=where) as followed:
+            await create(title="abc", meta={"size": {"cm": 99}})
+            await create(title="xabc", meta={"size": {"cm": 100}})
+            await create(title="Abc", meta={"size": {"cm": 100}})
+            change = await anext(aiter(followed))
+        assert (change.event, change.record["title"]) == ("enter", "Abc")
