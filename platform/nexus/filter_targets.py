@@ -17,6 +17,7 @@ from nexus.pattern_match import Pattern
 INT_MIN, INT_MAX = -(2**63), 2**63 - 1
 MOST_STEPS = 16
 LONGEST_STEP = 1000
+MOST_VALUES = 1000
 _DEEPEST_VALUE = 100
 
 
@@ -116,6 +117,10 @@ class Place:
         return self._inside("eq", json_value(self.shown, value))
 
     def one_of(self, values: list[object]) -> Filter:
+        if len(values) > MOST_VALUES:
+            raise InvalidFilter(
+                f"'{self.shown}': a list to compare JSON with has at most {MOST_VALUES} values."
+            )
         wanted = [json_value(self.shown, value) for value in values if value is not None]
         test = self._inside("in", wanted)
         return test if len(wanted) == len(values) else Any((self.null(), test))

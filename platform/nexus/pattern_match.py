@@ -15,6 +15,7 @@ from nexus.patterns import Alt, Anchor, Cat, Chars, Node, Repeat, parse_pattern
 
 _BACKTRACKED_AT_MOST = 1000  # characters; beyond, a text is walked instead
 _KEPT_STATES = 500
+_KEPT_CHARACTERS = 100
 
 
 class Pattern(msgspec.Struct, frozen=True):
@@ -76,7 +77,7 @@ class Made:
         return Walk(self.node)
 
 
-_made = functools.lru_cache(512)(Made)
+_made = functools.lru_cache(256)(Made)
 
 _START, _BROKEN, _END, _BEFORE_BREAK, _BEFORE_LAST_BREAK = 1, 2, 4, 8, 16
 _HOLDS = {
@@ -117,7 +118,7 @@ class Walk:
             self._steps.clear()
         known = self._steps.setdefault((states, around), {})
         if char not in known:
-            if len(known) > _KEPT_STATES:
+            if len(known) > _KEPT_CHARACTERS:
                 known.clear()
             known[char] = self._stepped(states, around, ord(char))
         return known[char]

@@ -34,6 +34,7 @@ from tests.support.filters import declare
         ({"tags": {"$size": -1}}, "a number of elements"),
         ({"tags": {"$size": True}}, "a number of elements"),
         ({"tags": {"$overlap": "a"}}, "takes a list"),
+        ({"meta.a": {"$in": [1] * 1001}}, "at most 1000 values"),
         ({"tags": {"$elemMatch": "a"}}, "tests for an element"),
         ({"tags": {"$elemMatch": {}}}, "tests for an element"),
         ({"tags": {"$elemMatch": {"$gt": 1, "a": 2}}}, "belongs to a field"),

@@ -16,7 +16,11 @@ from nexus.filters import Inside, Pattern
 
 _REGEX, _INSIDE = "nexus_regex", "nexus_inside"
 
-_test = functools.lru_cache(512)(msgspec.json.Decoder(Inside).decode)
+_LONGEST_KEPT = 4000
+
+_read = msgspec.json.Decoder(Inside).decode
+_kept = functools.lru_cache(256)(_read)
+_last = functools.lru_cache(1)(_read)  # a long one is still read once for all rows of a statement
 
 
 class SqliteFilters:
@@ -44,4 +48,7 @@ def _regex(text: str | None, pattern: str) -> bool | None:
 
 
 def _inside(text: str | None, test: str) -> bool:
-    return text is not None and matches_inside(_test(test), msgspec.json.decode(text))
+    if text is None:
+        return False
+    parsed = _kept(test) if len(test) <= _LONGEST_KEPT else _last(test)
+    return matches_inside(parsed, msgspec.json.decode(text))
