@@ -16,6 +16,7 @@ from nexus.patterns import Alt, Anchor, Cat, Chars, Node, Repeat, parse_pattern
 _BACKTRACKED_AT_MOST = 1000  # characters; beyond, a text is walked instead
 _KEPT_STATES = 500
 _KEPT_CHARACTERS = 100
+_UNKNOWN: frozenset[int] = frozenset((-1,))
 
 
 class Pattern(msgspec.Struct, frozen=True):
@@ -117,11 +118,12 @@ class Walk:
         if len(self._steps) > _KEPT_STATES:
             self._steps.clear()
         known = self._steps.setdefault((states, around), {})
-        if char not in known:
+        after = known.get(char, _UNKNOWN)
+        if after is _UNKNOWN:  # what is kept may be cleared by another thread at any moment
             if len(known) > _KEPT_CHARACTERS:
                 known.clear()
-            known[char] = self._stepped(states, around, ord(char))
-        return known[char]
+            after = known[char] = self._stepped(states, around, ord(char))
+        return after
 
     def _stepped(self, states: frozenset[int], around: int, code: int) -> frozenset[int] | None:
         reached = self._reached(states, around)
