@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from types import MappingProxyType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from dataflow.changelog import ChangeLog
 from dataflow.database import Database
+from dataflow.declaration import model_from, refuse_instances
 from dataflow.dialects import dialect_for
-from dataflow.model import Model, model_from, refuse_instances
+from dataflow.model import Model
 from dataflow.nodes import crud_operations
+from dataflow.schema import SchemaCache, SchemaMode
 from dataflow.scope import tenant
 from dataflow.store import Store
+from dataflow.validation import Mode, validate_cycle
 from nexus.errors import ConfigurationError, RegistrationError
 from nexus.operation import Operation
 from nexus.registry import Registry
@@ -37,13 +41,26 @@ class DataFlow:
     Without a URL: the environment's DATABASE_URL, else the file data.db in the current folder. `:memory:` is
     a database of this instance, gone with it. Nothing is opened before the first use. Raises
     DatabaseUrlError for a URL that cannot be used.
+
+    What is missing of a model's table is made at its first use: the table, columns that are new, indexes;
+    nothing is ever dropped or narrowed. With `auto_migrate=False` that is left to `install`. With
+    `existing_schema_mode=True` the database is used as it is, and its changes cannot be followed.
     """
 
-    def __init__(self, database_url: str | None = None) -> None:
+    def __init__(
+        self,
+        database_url: str | None = None,
+        *,
+        auto_migrate: bool = True,
+        existing_schema_mode: bool = False,
+    ) -> None:
         url = database_url if database_url is not None else os.environ.get("DATABASE_URL", DEFAULT_URL)
         if not url:
             raise ConfigurationError("The database URL must be a text such as 'sqlite:///shop.db'.")
-        self.database = Database(dialect_for(url))
+        mode = SchemaMode.AUTO if auto_migrate else SchemaMode.FIXED
+        if existing_schema_mode:
+            mode = SchemaMode.EXISTING
+        self.database = Database(dialect_for(url), mode)
         self.store = Store(self.database)
         self._models: dict[str, Model] = {}
         self._registries: list[Registry] = []
@@ -56,19 +73,50 @@ class DataFlow:
     def changes(self) -> ChangeLog:
         return self.database.changes
 
-    def model(self, cls: T) -> T:
+    def model(self, cls: T | None = None, *, strict: bool = False, skip_validation: bool = False) -> Any:
         """Register a class as a model; a decorator. Its operations appear in every application that has
-        this DataFlow, at once. Raises RegistrationError."""
-        model = model_from(cls)
+        this DataFlow, at once. `strict` refuses what otherwise is only warned of, `skip_validation` is
+        silent about it. Raises RegistrationError."""
+        if strict and skip_validation:
+            raise ConfigurationError("A model is validated strictly, or not at all.")
+        mode = Mode.STRICT if strict else Mode.SKIP if skip_validation else Mode.WARN
+        if cls is None:
+            return functools.partial(self._register, mode=mode)
+        return self._register(cls, mode=mode)
+
+    def _register(self, cls: T, *, mode: Mode) -> T:
+        model = model_from(cls, self._models, mode=mode)
+        self._check_names(model)
+        self._models[model.name] = model
+        try:
+            validate_cycle(model, mode)
+            self._publish(self._operations(model))
+        except BaseException:
+            del self._models[model.name]
+            raise
+        self.changes.follow(model)
+        refuse_instances(cls)
+        return cls
+
+    def _check_names(self, model: Model) -> None:
+        taken = {index.name.casefold() for index in model.indexes}
         for known in self._models.values():
             if model.name == known.name:
                 raise RegistrationError(f"There is a model '{model.name}' already.")
-            if model.table_name == known.table_name or model.route == known.route:
+            if model.table_name.casefold() == known.table_name.casefold() or model.route == known.route:
                 raise RegistrationError(
                     f"'{model.name}' and '{known.name}' would have the same table or route.",
                     remedy='Set __tablename__, or __dataflow__ = {"route": "…"}.',
                 )
-        operations = self._operations(model)
+            for index in known.indexes:
+                if index.name.casefold() in taken:
+                    raise RegistrationError(
+                        f"'{model.name}' and '{known.name}' both have an index '{index.name}'.",
+                        remedy="Not every database allows that: leave out the name, or choose another.",
+                    )
+
+    def _publish(self, operations: list[Operation]) -> None:
+        """Add operations to every registry, or to none."""
         added: list[Registry] = []
         try:
             for registry in self._registries:
@@ -78,10 +126,6 @@ class DataFlow:
             for registry in added:
                 registry.remove(*(operation.name for operation in operations))
             raise
-        self._models[model.name] = model
-        self.changes.follow(model)
-        refuse_instances(cls)
-        return cls
 
     def contribute(self, registry: Registry) -> None:
         registry.add(*(operation for model in self._models.values() for operation in self._operations(model)))
@@ -92,6 +136,16 @@ class DataFlow:
         wanted = names or tuple(self._models)
         plans = [self.database.plan(self._models[name]) for name in wanted]
         return list(dict.fromkeys(sql for plan in plans for sql in plan))
+
+    async def install(self, *names: str) -> None:
+        """Make what is missing of these models, by default of all, on purpose. Raises SchemaMismatch for
+        what cannot be made, and ConfigurationError in existing_schema_mode."""
+        await self.database.install([self._models[name] for name in names or tuple(self._models)])
+
+    @property
+    def _schema_cache(self) -> SchemaCache:
+        """Which tables are known to be there."""
+        return self.database.cache
 
     @staticmethod
     def tenant(name: str) -> AbstractContextManager[None]:

@@ -12,6 +12,7 @@ from dataflow.fields import Field
 from dataflow.model import Model
 from nexus.arguments import pointer
 from nexus.errors import InvalidArguments, Problem, did_you_mean
+from nexus.warnings import warn_managed
 
 _OPERATORS = {"$set": "set", "$inc": "inc", "$mul": "mul", "$multiply": "mul"}
 _LATER = frozenset({"$min", "$max", "$unset", "$push", "$pull", "$addToSet"})
@@ -26,12 +27,19 @@ class Assignment:
     value: Any
 
 
-def parse_assignments(model: Model, given: Mapping[str, object], at: str = "") -> tuple[Assignment, ...]:
+def parse_assignments(
+    model: Model, given: Mapping[str, object], at: str = "", *, in_process: bool = False
+) -> tuple[Assignment, ...]:
     """From `{"price": 3, "stock": {"$inc": 5}}` or `{"$inc": {"stock": 5}}`. Raises InvalidArguments naming
-    each field or operator that is wrong; a field may be assigned once."""
+    each field or operator that is wrong; a field may be assigned once. Fields that the platform manages are
+    dropped; a caller in process is warned of it."""
     made: dict[str, Assignment] = {}
     problems: list[Problem] = []
+    dropped: set[str] = set()
     for name, op, value, where in _pairs(model, given, at):
+        if name in model.managed and op == "$set":
+            dropped.add(name)
+            continue
         try:
             if name in made:
                 raise _problem(InvalidArguments.TYPE, where, f"'{name}' is assigned twice")
@@ -40,6 +48,8 @@ def parse_assignments(model: Model, given: Mapping[str, object], at: str = "") -
             problems.append(refused.problem)
     if problems:
         raise InvalidArguments(f"{model.route}.update", problems)
+    if dropped and in_process:
+        warn_managed(f"{model.route}.update", dropped)
     return tuple(made.values())
 
 
@@ -50,7 +60,7 @@ def _pairs(model: Model, given: Mapping[str, object], at: str) -> Iterator[tuple
             inner = value if isinstance(value, Mapping) else {"": value}
             for name, operand in inner.items():
                 yield name, key, operand, where + pointer(name)
-        elif isinstance(value, Mapping) and len(value) == 1 and next(iter(value)).startswith("$"):
+        elif isinstance(value, Mapping) and len(value) == 1 and str(next(iter(value))).startswith("$"):
             ((op, operand),) = value.items()
             yield key, op, operand, where + pointer(op)
         else:
@@ -68,7 +78,7 @@ def _assignment(model: Model, name: str, op: str, value: object, where: str) -> 
         raise _problem(InvalidArguments.UNKNOWN, where, detail.rstrip())
     field = model.fields[name]
     kind = _OPERATORS[op]
-    if kind != "set" and (not field.kind.numeric or value is None):
+    if kind != "set" and (not field.counts or value is None):
         raise _problem(InvalidArguments.TYPE, where, f"'{op}' takes a number, on a number field")
     return Assignment(name, kind, _converted(model, field, value, where))
 

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from dataflow.model import Model
 from dataflow.query import Where, compiled, order_by
+from dataflow.schema import SchemaMode
 from dataflow.scope import visible
 from nexus.errors import CursorExpired, TooLarge, Unavailable, UnknownTopic
 from nexus.filters import Filter
@@ -51,7 +52,11 @@ class ChangeLog:
     async def head(self, topic: str) -> LogHead:
         """Raises Unavailable where changes cannot be followed yet."""
         _ = self._log
-        await self._database.table(self._model(topic))
+        if not await self._database.captures(self._model(topic)):
+            raise Unavailable(
+                f"Nothing in the database tells of changes to '{topic}' yet, and auto_migrate is off.",
+                remedy="Call db.install().",
+            )
         slots = self._database.pools.log
         connection = await slots.take()
         try:
@@ -130,6 +135,10 @@ class ChangeLog:
 
     @property
     def _log(self) -> LogReader:
+        if self._database.mode is SchemaMode.EXISTING:
+            raise Unavailable(
+                "The database is used as it is (existing_schema_mode): nothing in it tells of changes."
+            )
         if self._dialect.log is None:
             raise Unavailable(f"Following changes is not available yet on {self._dialect.name}.")
         return self._dialect.log

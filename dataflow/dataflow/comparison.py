@@ -39,7 +39,7 @@ def comparable(owner: str, field: Field, value: object) -> object:
         return value
     if kind is Kind.DATETIME:
         value = _moment(value)
-    wanted: Any = int | float if kind.numeric else field.annotation
+    wanted: Any = int | float if field.counts and kind is not Kind.DECIMAL else field.annotation
     try:
         converted = msgspec.convert(value, wanted)
         if kind is Kind.INTEGER and isinstance(converted, int):

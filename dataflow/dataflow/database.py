@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import weakref
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from types import TracebackType
 
@@ -11,18 +12,22 @@ from dataflow.changelog import ChangeLog
 from dataflow.dialects import Connection, Dialect
 from dataflow.model import Model
 from dataflow.pool import Slots
+from dataflow.schema import SchemaCache, SchemaMode, all_sql, check_present, install, parents_first
 from dataflow.table import ModelTable
 from nexus.call import Call
+from nexus.errors import ConfigurationError
 
 
 class Database:
     """A Resource of the kernel. Nothing is opened before the first use, and what is opened belongs to the
     event loop that opened it."""
 
-    def __init__(self, dialect: Dialect) -> None:
+    def __init__(self, dialect: Dialect, mode: SchemaMode = SchemaMode.AUTO) -> None:
         self.dialect = dialect
+        self.mode = mode
+        dialect.makes_log = mode is SchemaMode.AUTO
+        self.cache = SchemaCache()
         self.changes = ChangeLog(self)
-        self._tables: dict[Model, ModelTable] = {}
         self._pools: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Pools] = weakref.WeakKeyDictionary()
 
     @property
@@ -35,26 +40,53 @@ class Database:
         return pools
 
     async def table(self, model: Model) -> ModelTable:
-        """The table of a model, which exists from then on."""
-        found = self._tables.get(model)
-        return found if found is not None else await self._install(model)
+        """The table of a model, which exists from then on. Raises SchemaMismatch."""
+        found = self.cache.get(model)
+        return found if found is not None else await self._use(model)
 
     def plan(self, model: Model) -> list[str]:
-        """The statements that the first use of a model runs."""
-        return self.dialect.install_sql(model, ModelTable(model, self.dialect).table)
+        """All that an empty database needs for a model."""
+        tables = [ModelTable(needed, self.dialect) for needed in parents_first(model)]
+        return list(dict.fromkeys(sql for table in tables for sql in all_sql(table, self.dialect)))
 
-    async def _install(self, model: Model) -> ModelTable:
+    async def captures(self, model: Model) -> bool:
+        """Whether changes to a model are written into the log."""
+        await self.table(model)
+        return model not in self.cache.uncaptured
+
+    async def install(self, models: Iterable[Model]) -> None:
+        """Make what is missing of these models, on purpose. Raises ConfigurationError where nothing may be
+        made, SchemaMismatch for what cannot be."""
+        if self.mode is SchemaMode.EXISTING:
+            raise ConfigurationError(
+                "existing_schema_mode changes nothing in the database: there is nothing to install."
+            )
+        self.cache.clear()
+        for model in models:
+            await self._use(model, SchemaMode.AUTO)
+
+    async def _use(self, model: Model, mode: SchemaMode | None = None) -> ModelTable:
         pools = self.pools
         async with pools.installing:
-            if model not in self._tables:
+            if model not in self.cache.tables:
                 writer = await pools.writer.take()
                 try:
-                    made = ModelTable(model, self.dialect)  # only now are the server's abilities known
-                    await self.dialect.install(writer, model, made.table)
+                    for needed in parents_first(model):
+                        await self._prepare(writer, needed, mode or self.mode)
                 finally:
                     pools.writer.give(writer)
-                self._tables[model] = made
-        return self._tables[model]
+            return self.cache.tables[model]
+
+    async def _prepare(self, connection: Connection, model: Model, mode: SchemaMode) -> None:
+        table = ModelTable(model, self.dialect)  # only now are the server's abilities known
+        if mode is SchemaMode.AUTO:
+            await install(table, self.dialect, connection)
+        else:
+            found = await self.dialect.found(connection, model)
+            check_present(table, found, self.dialect, mode)
+            if not found.captured:
+                self.cache.uncaptured.add(model)
+        self.cache.tables[model] = table
 
     def lend(self, call: Call, *, write: bool) -> _Lent:
         pools = self.pools

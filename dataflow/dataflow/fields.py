@@ -1,25 +1,30 @@
-"""The fields of a model: which annotations there are, what they hold, what they convert."""
+"""The fields of a model: what they hold, what they convert."""
 
 from __future__ import annotations
 
+import copy
 import datetime
+import decimal
+import functools
 import math
-import re
-import types
-import typing
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Annotated, Any
 
 import msgspec
 
+from dataflow.numbers import exact
 from nexus.arguments import pointer
-from nexus.errors import InvalidArguments, Problem, RegistrationError
+from nexus.errors import InvalidArguments, NexusError, Problem
 
 INT_MIN, INT_MAX = -(2**63), 2**63 - 1
 MISSING: Any = msgspec.NODEFAULT
 
-_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,62}")
+_BOUNDED = Annotated[int, msgspec.Meta(ge=INT_MIN, le=INT_MAX)]
+_IN_UTC = Annotated[datetime.datetime, msgspec.Meta(tz=True)]
+_MOMENT = Annotated[datetime.datetime, msgspec.Meta(extra_json_schema={"format": "date-time"})]
+_WITHOUT_ZONE = Annotated[datetime.time, msgspec.Meta(tz=False)]
 
 
 class Kind(Enum):
@@ -31,30 +36,23 @@ class Kind(Enum):
     BOOLEAN = "boolean"
     DATETIME = "datetime"
     DATE = "date"
+    TIME = "time"
+    DECIMAL = "decimal"
+    UUID = "uuid"
+    BYTES = "bytes"
     JSON = "json"
 
     @property
     def numeric(self) -> bool:
-        return self in (Kind.INTEGER, Kind.FLOAT)
-
-
-_KINDS: dict[Any, Kind] = {
-    str: Kind.TEXT,
-    int: Kind.INTEGER,
-    float: Kind.FLOAT,
-    bool: Kind.BOOLEAN,
-    datetime.datetime: Kind.DATETIME,
-    datetime.date: Kind.DATE,
-    dict: Kind.JSON,
-    list: Kind.JSON,
-}
-_SUPPORTED = "str, int, float, bool, datetime, date, dict, list"
+        return self in (Kind.INTEGER, Kind.FLOAT, Kind.DECIMAL)
 
 
 @dataclass(frozen=True, slots=True)
 class Field:
     """`annotation` is without its None; `nullable` says that there was one. `automatic` fields are filled by
-    the platform and never by a caller."""
+    the platform and never by a caller. `choices` are the values of an Enum or a Literal: those, and not the
+    members, are what is stored and what comes back, the same in Python as on every channel. A `factory` makes
+    the default of each record; `length` is the most characters of a text."""
 
     name: str
     kind: Kind
@@ -62,35 +60,74 @@ class Field:
     nullable: bool = False
     default: Any = MISSING
     automatic: bool = False
+    choices: tuple[str, ...] | tuple[int, ...] = ()
+    factory: Callable[[], object] | None = None
+    length: int | None = None
 
     @property
     def required(self) -> bool:
-        return self.default is MISSING and not self.automatic
+        return self.default is MISSING and self.factory is None and not self.automatic
+
+    @property
+    def counts(self) -> bool:
+        """Whether there is arithmetic on it."""
+        return self.kind.numeric and not self.choices
 
     @property
     def stored_type(self) -> Any:
         """What reading the field gives."""
-        return self.annotation | None if self.nullable else self.annotation
+        known = _IN_UTC if self.kind is Kind.DATETIME else self.annotation
+        return known | None if self.nullable else known
 
     @property
     def given_type(self) -> Any:
-        """What writing the field takes: an integer that every database can hold."""
+        """What writing the field takes: an integer that every database can hold, a time without zone."""
         bounded = self.annotation
-        if self.kind is Kind.INTEGER:
-            bounded = Annotated[self.annotation, msgspec.Meta(ge=INT_MIN, le=INT_MAX)]
+        if self.kind is Kind.INTEGER and not self.choices:
+            bounded = _BOUNDED
+        elif self.length is not None and not self.choices:
+            bounded = Annotated[str, msgspec.Meta(max_length=self.length)]
+        elif self.kind is Kind.DATETIME:
+            bounded = _MOMENT
+        elif self.kind is Kind.TIME:
+            bounded = _WITHOUT_ZONE
         return bounded | None if self.nullable else bounded
 
-    def check(self, owner: str, value: object) -> object:
+    @property
+    def given_default(self) -> Any:
+        """The default as a msgspec Struct takes it: what is made for each record is made afresh."""
+        if self.factory is not None:
+            return msgspec.field(default_factory=self.made_default)
+        if isinstance(self.default, (dict, list)):
+            if not self.default:
+                return msgspec.field(default_factory=type(self.default))
+            return msgspec.field(default_factory=functools.partial(copy.deepcopy, self.default))
+        return self.default
+
+    def made_default(self) -> Any:
+        """The default of one record, `MISSING` where there is none. Raises NexusError for a factory that
+        fails or that gives what the field cannot hold."""
+        if self.factory is None:
+            return copy.deepcopy(self.default)
+        try:
+            return msgspec.convert(self.factory(), self.given_type)
+        except Exception as failure:  # the factory is a program of its own
+            reason = str(failure) if isinstance(failure, msgspec.ValidationError) else type(failure).__name__
+            raise NexusError(f"The default of '{self.name}' cannot be made: {reason}.") from failure
+
+    def check(self, owner: str, value: object) -> Any:
         """The value as it is to be stored, for what the type alone does not say. Raises InvalidArguments."""
-        if isinstance(value, str):
-            if "\0" in value:
-                raise self._refused(owner, "a text cannot contain the character NUL")
-        elif isinstance(value, float):
-            if not math.isfinite(value):
-                raise self._refused(owner, "a number must be finite")
-        elif isinstance(value, datetime.datetime):
-            return in_utc(value)
-        return value
+        if value is None:
+            return None
+        if isinstance(value, Enum):
+            value = value.value
+        rule = _RULES.get(self.kind)
+        if rule is None:
+            return value
+        try:
+            return rule(value)
+        except ValueError as failure:
+            raise self._refused(owner, str(failure)) from None
 
     def _refused(self, owner: str, reason: str) -> InvalidArguments:
         detail = f"'{self.name}': {reason}"
@@ -98,41 +135,79 @@ class Field:
 
 
 def in_utc(value: datetime.datetime) -> datetime.datetime:
-    """The same moment in UTC; a time without zone is taken to be in UTC."""
+    """The same moment in UTC; a time without zone is taken to be in UTC. Raises ValueError for a moment
+    that in UTC is before the year 1 or after 9999."""
     if value.tzinfo is None:
         return value.replace(tzinfo=datetime.UTC)
-    return value.astimezone(datetime.UTC)
+    try:
+        return value.astimezone(datetime.UTC)
+    except OverflowError:
+        raise ValueError("in UTC, a datetime must be between the years 1 and 9999") from None
 
 
-def field_from(owner: str, name: str, annotation: Any, default: Any) -> Field:
-    """Raises RegistrationError for a name or an annotation that no column can have."""
-    if not _NAME.fullmatch(name):
-        raise RegistrationError(
-            f"{owner}: '{name[:80]}' cannot be the name of a field.",
-            remedy="Use at most 63 letters, digits and '_', beginning with a letter.",
-        )
-    inner, nullable = _without_none(annotation)
-    kind = _KINDS.get(typing.get_origin(inner) or inner)
-    if kind is None:
-        shown = getattr(inner, "__name__", str(inner))
-        raise RegistrationError(
-            f"{owner}: the type '{shown}' of the field '{name}' is not available.",
-            remedy=f"Available: {_SUPPORTED}, and Optional of these.",
-        )
-    if default is None or (nullable and default is MISSING):
-        nullable, default = True, None
-    made = Field(name=name, kind=kind, annotation=inner, nullable=nullable, default=default)
-    if default is not MISSING and default is not None:
+def _text(value: Any) -> Any:
+    if "\0" in value:
+        raise ValueError("a text cannot contain the character NUL")
+    return value
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("a number must be finite")
+    return value
+
+
+def _time(value: Any) -> Any:
+    if value.tzinfo is not None:
+        raise ValueError("a time has no zone")
+    return value
+
+
+def _decimal(value: Any) -> Any:
+    return exact(value if isinstance(value, decimal.Decimal) else decimal.Decimal(str(value)))
+
+
+def _json(value: Any) -> Any:
+    """What every database keeps as it is: no NUL, no NaN, no integer beyond 64 bits. A JSON null has no
+    difference from an absent value at the top and is stored as such."""
+    _check_json(value)
+    return value
+
+
+def _check_json(value: object) -> None:
+    if isinstance(value, Enum):
+        value = value.value
+    if isinstance(value, str):
+        _text(value)
+        _encodable(value)
+    elif isinstance(value, float):
+        _finite(value)
+    elif isinstance(value, int):
+        if not INT_MIN <= value <= INT_MAX:
+            raise ValueError("an integer must fit into 64 bits")
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            _check_json(key)
+            _check_json(inner)
+    elif isinstance(value, (list, tuple)):
+        for inner in value:
+            _check_json(inner)
+
+
+def _encodable(value: str) -> None:
+    if not value.isascii():
         try:
-            msgspec.convert(default, made.given_type)
-        except msgspec.ValidationError as failure:
-            raise RegistrationError(f"{owner}: the default of '{name}': {failure}.") from failure
-    return made
+            value.encode()
+        except UnicodeEncodeError:
+            raise ValueError("a text contains characters that are not valid Unicode") from None
 
 
-def _without_none(annotation: Any) -> tuple[Any, bool]:
-    if typing.get_origin(annotation) not in (typing.Union, types.UnionType):
-        return annotation, False
-    parts = [part for part in typing.get_args(annotation) if part is not types.NoneType]
-    nullable = len(parts) < len(typing.get_args(annotation))
-    return (parts[0] if len(parts) == 1 else annotation), nullable
+_RULES: dict[Kind, Callable[[Any], Any]] = {
+    Kind.TEXT: _text,
+    Kind.INTEGER: _finite,
+    Kind.FLOAT: _finite,
+    Kind.DATETIME: in_utc,
+    Kind.TIME: _time,
+    Kind.DECIMAL: _decimal,
+    Kind.JSON: _json,
+}

@@ -50,12 +50,12 @@ class Store:
             done = await connection.execute(statement.sql, statement.bind(bound))
             return await self._read_back(connection, table, bound.get("v_id", done.key))
 
-    async def get(self, call: Call, model: Model, key: int | str, *, deleted: bool = False) -> msgspec.Struct:
+    async def get(self, call: Call, model: Model, key: Any, *, deleted: bool = False) -> msgspec.Struct:
         """Raises NotFound. `deleted`, here and below: soft-deleted records count, too."""
         table = await self._database.table(model)
         scope = self._scope(call, table, deleted=deleted)
         statement = self._by_key(table, scope, lock=self._locks(call))
-        rows = await self._run(call, statement, {"key": key, **scope.values}, write=False)
+        rows = await self._run(call, statement, {"key": table.encode("id", key), **scope.values}, write=False)
         if not rows:
             raise _not_found(model, key)
         return table.record(rows[0])
@@ -95,7 +95,7 @@ class Store:
         self,
         call: Call,
         model: Model,
-        key: int | str,
+        key: Any,
         changes: tuple[Assignment, ...],
         *,
         version: int | None = None,
@@ -106,7 +106,8 @@ class Store:
         table = await self._database.table(model)
         scope = self._scope(call, table, deleted=deleted)
         bound = {f"v_{change.field}": table.encode(change.field, change.value) for change in changes}
-        bound |= {"v_updated_at": table.encode("updated_at", _now()), "key": key, **scope.values}
+        bound |= {"v_updated_at": table.encode("updated_at", _now()), **scope.values}
+        bound["key"] = table.encode("id", key)
         if version is not None:
             bound["version"] = version
         assigned = tuple((change.field, change.op) for change in changes)
@@ -122,18 +123,18 @@ class Store:
         async with call.connection(self._database, write=True, statements="many") as connection:
             done = await connection.execute(statement.sql, statement.bind(bound))
             if done.found:
-                return await self._read_back(connection, table, key)
+                return await self._read_back(connection, table, bound["key"])
         raise await self._missed(call, model, key, version, deleted=deleted)
 
     async def delete(
-        self, call: Call, model: Model, key: int | str, *, soft: bool | None = None, deleted: bool = False
+        self, call: Call, model: Model, key: Any, *, soft: bool | None = None, deleted: bool = False
     ) -> None:
         """Delete one record; of a soft-delete model, mark it as deleted unless `soft` is False. Raises
         NotFound."""
         table = await self._database.table(model)
         scope = self._scope(call, table, deleted=deleted)
         soft = model.soft_delete if soft is None else soft
-        bound = {"key": key, **scope.values}
+        bound = {"key": table.encode("id", key), **scope.values}
         if soft:
             bound["v_now"] = table.encode(DELETED_AT, _now())
         statement = self._statement(
@@ -155,7 +156,7 @@ class Store:
         return Where(tree, table, self._dialect)
 
     async def _missed(
-        self, call: Call, model: Model, key: int | str, version: int | None, *, deleted: bool
+        self, call: Call, model: Model, key: Any, version: int | None, *, deleted: bool
     ) -> NexusError:
         """Why an update found nothing."""
         if version is not None:
@@ -234,10 +235,9 @@ class Store:
             given = sa.bindparam(f"v_{change.field}", type_=column.type)
             if change.op == "set":
                 values[change.field] = given
-            elif change.op == "inc":
-                values[change.field] = sa.func.coalesce(column, 0) + given
             else:
-                values[change.field] = sa.func.coalesce(column, 0) * given
+                field = table.model.fields[change.field]
+                values[change.field] = self._dialect.combined(field, change.op, column, given)
         statement = _by_id(sa.update(table.table), table, scope).values(values)
         if checked:
             statement = statement.where(
@@ -273,6 +273,6 @@ def _now() -> datetime.datetime:
     return datetime.datetime.now(datetime.UTC)
 
 
-def _not_found(model: Model, key: int | str) -> NotFound:
+def _not_found(model: Model, key: Any) -> NotFound:
     shown = str(key) if len(str(key)) <= 80 else str(key)[:80] + "…"
     return NotFound(f"{model.route} has no record with the id {shown}.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import uuid
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,7 +11,11 @@ import msgspec
 import sqlalchemy as sa
 
 from dataflow.dialects.base import Codec, Dialect
+from dataflow.fields import Kind
+from dataflow.indexes import index_on
 from dataflow.model import Model
+
+_KEYS: dict[Kind, Callable[[str], Any]] = {Kind.INTEGER: int, Kind.UUID: uuid.UUID}
 
 Change = Callable[[Any], Any]
 
@@ -22,9 +27,10 @@ class ModelTable:
         self.model = model
         self.codecs: dict[str, Codec] = {f.name: dialect.codec(f) for f in model.fields.values()}
         self.columns = tuple(model.fields)
+        metadata = sa.MetaData()
         self.table = sa.Table(
             model.table_name,
-            sa.MetaData(),
+            metadata,
             *(
                 sa.Column(
                     field.name,
@@ -35,6 +41,7 @@ class ModelTable:
                 )
                 for field in model.fields.values()
             ),
+            *self._constraints(metadata, dialect),
             **dialect.table_options(),
         )
         self._references = {
@@ -54,6 +61,23 @@ class ModelTable:
     def reference(self, name: str) -> str:
         """A column as it is written in a condition that is text."""
         return self._references[name]
+
+    def _constraints(self, metadata: sa.MetaData, dialect: Dialect) -> list[sa.ForeignKeyConstraint]:
+        """Nothing cascades: not every database would tell the change log of what a cascade does."""
+        made = []
+        for relation in self.model.constrained:
+            target = relation.target
+            if target is not self.model and target.table_name not in metadata.tables:
+                key = sa.Column("id", dialect.column_type(target.fields["id"]), primary_key=True)
+                sa.Table(target.table_name, metadata, key)
+            made.append(
+                sa.ForeignKeyConstraint(
+                    [relation.field],
+                    [f"{target.table_name}.id"],
+                    name=index_on(self.model.table_name, (relation.field, "fk")).name,
+                )
+            )
+        return made
 
     def encode(self, name: str, value: object) -> object:
         if value is None:
@@ -77,10 +101,11 @@ class ModelTable:
         for name, decode in self._from_log.items():
             if record.get(name) is not None:
                 with contextlib.suppress(
-                    ValueError
+                    ValueError, TypeError, ArithmeticError
                 ):  # by another program; the rest of the record still counts
                     record[name] = decode(record[name])
         return record
 
-    def key(self, text: str) -> int | str:
-        return int(text) if self.model.generates_id else text
+    def key(self, text: str) -> Any:
+        """The key of a record, from the text of it that the change log holds."""
+        return _KEYS.get(self.model.fields["id"].kind, str)(text)

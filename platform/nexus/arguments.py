@@ -15,6 +15,7 @@ import msgspec
 from msgspec import inspect
 
 from nexus.errors import InvalidArguments, InvalidInput, Malformed, Problem, did_you_mean
+from nexus.warnings import warn_managed
 
 Given: TypeAlias = "Mapping[str, object] | bytes"
 
@@ -36,16 +37,21 @@ _STRUCTURED = (
 
 
 class Arguments:
-    """What one operation accepts. `operation` is the name that its error messages begin with."""
+    """What one operation accepts. `operation` is the name that its error messages begin with; `managed` are
+    the arguments that it fills itself, which may be given and are dropped."""
 
-    def __init__(self, operation: str, struct: type[msgspec.Struct]) -> None:
+    def __init__(
+        self, operation: str, struct: type[msgspec.Struct], managed: frozenset[str] = frozenset()
+    ) -> None:
         self.operation = operation
         self.struct = struct
+        self.managed = managed
         self.fields = {field.encode_name: field for field in msgspec.structs.fields(struct)}
         self._decode = msgspec.json.Decoder(struct).decode
 
-    def accept(self, given: Given) -> Any:
-        """Validated arguments from a mapping or from a JSON object in bytes.
+    def accept(self, given: Given, *, in_process: bool = False) -> Any:
+        """Validated arguments from a mapping or from a JSON object in bytes. A caller in process is told
+        what was dropped, by a warning.
 
         Raises Malformed or InvalidArguments."""
         try:
@@ -53,9 +59,12 @@ class Arguments:
                 return self._decode(given)
             return msgspec.convert(given, self.struct)
         except msgspec.ValidationError as failure:
-            raise self._explain(given, failure) from None
+            kept = self._without_managed(given, in_process)
+            if kept is None:
+                raise self._explain(given, failure) from None
         except UNREADABLE as failure:
             raise malformed(failure) from None
+        return self.accept(kept)
 
     def from_text(self, name: str, text: str) -> object:
         """The value meant by `text`, as typed in a shell or a URL, for the argument `name`."""
@@ -76,6 +85,24 @@ class Arguments:
         if any(isinstance(kind, _STRUCTURED) for kind in kinds):
             return msgspec.json.decode(text, type=wanted)
         return msgspec.convert(text, wanted, strict=False)
+
+    def _without_managed(self, given: Given, in_process: bool) -> Given | None:
+        """What is left without the managed arguments; None where there are none."""
+        members: Mapping[str, object]
+        if isinstance(given, bytes):
+            try:
+                members = msgspec.json.decode(given, type=dict[str, msgspec.Raw])
+            except (msgspec.ValidationError, *UNREADABLE):
+                return None
+        else:
+            members = given
+        dropped = self.managed.intersection(members)
+        if not dropped:
+            return None
+        if in_process:
+            warn_managed(self.operation, dropped)
+        kept = {name: value for name, value in members.items() if name not in dropped}
+        return msgspec.json.encode(kept) if isinstance(given, bytes) else kept
 
     def _explain(self, given: Given, failure: msgspec.ValidationError) -> InvalidInput:
         if isinstance(given, bytes):

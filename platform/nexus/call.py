@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from nexus.runtime import Runtime
 
 
+_OUTSIDE = frozenset({"rest", "cli", "mcp", "websocket"})
+
+
 class Call:
     """Who asked for which operation on which channel, and what is open on their behalf.
 
@@ -50,6 +53,11 @@ class Call:
         self._run_id: str | None = None
 
     @property
+    def in_process(self) -> bool:
+        """Whether who asked is a part of this program, and so sees its warnings."""
+        return is_in_process(self.channel)
+
+    @property
     def run_id(self) -> str | None:
         """Names this invocation in the change log; None for a plain model operation."""
         if self._run_id is None and self.operation.effect is Effect.RUN:
@@ -61,7 +69,8 @@ class Call:
         and the same transaction."""
         operation = self.runtime.registry[name] if isinstance(name, str) else name
         self.runtime.policy.check(self.session, operation)
-        return await operation.handler(self, operation.arguments.accept(arguments))
+        accepted = operation.arguments.accept(arguments, in_process=self.in_process)
+        return await operation.handler(self, accepted)
 
     @asynccontextmanager
     async def connection(
@@ -134,6 +143,10 @@ class _OpenUnit:
         async with self.lock:
             if self.work is not None:
                 await self.work.rollback()
+
+
+def is_in_process(channel: str) -> bool:
+    return channel not in _OUTSIDE
 
 
 async def _finish(work: Any) -> None:

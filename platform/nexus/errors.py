@@ -22,6 +22,7 @@ NexusError                    NX-500   the root; a failure whose cause is ours
 ├── SlowConsumer              NX-429   a subscriber that does not keep up
 ├── WriteInRead               NX-501   an operation declared as reading tries to write
 ├── RegistrationError         DF-801   a model, workflow or operation that cannot be registered
+├── SchemaMismatch            DF-301   a table that is not, and cannot be made, what a model says
 └── ConfigurationError        NX-510   a setting that cannot be honoured
     └── DatabaseUrlError      DF-401   a database URL that cannot be used
 
@@ -228,6 +229,12 @@ class WriteInRead(NexusError):
 class RegistrationError(NexusError):
     code = "DF-801"
     title = "Cannot be registered"
+    exit_code = 2
+
+
+class SchemaMismatch(NexusError):
+    code = "DF-301"
+    title = "Schema mismatch"
     exit_code = 2
 
 

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any
 
-from nexus.call import Call
+from nexus.call import Call, is_in_process
 from nexus.errors import NexusError, TimedOut
 from nexus.policy import Policy
 from nexus.registry import Registry
@@ -42,7 +42,7 @@ class Runtime:
         without its message."""
         operation = self.registry.outside(name)
         self.policy.check(session, operation)
-        accepted = operation.arguments.accept(arguments)
+        accepted = operation.arguments.accept(arguments, in_process=is_in_process(channel))
         call = Call(self, session, operation, channel)
         try:
             if timeout is None:

@@ -101,7 +101,7 @@ def _declare(**members: Any) -> type:
         ({"__dataflow__": {"ruote": "x"}}, "Did you mean 'route'"),
         ({"__dataflow__": {"route": "a/b"}}, "'route' must be a name"),
         ({"__dataflow__": {"route": "workflows"}}, "taken by the platform"),
-        ({"__indexes__": [{"fields": ["x"]}]}, "__indexes__ is not available yet"),
+        ({"__indexes__": [{"fields": ["x"]}]}, "no field 'x' for an index"),
     ],
 )
 def test_what_cannot_be_declared_is_refused(db: DataFlow, members: dict[str, Any], named: str) -> None:

@@ -71,7 +71,7 @@ class Workflow:
         if missing := wanted - connected:
             raise RegistrationError(f"Node '{node.id}': no connection brings ':{min(missing)}'.")
         given = set(node.parameters) | (connected - ordering - wanted)
-        for argument in sorted(given - set(accepted)):
+        for argument in sorted(given - set(accepted) - operation.managed):
             raise RegistrationError(
                 f"Node '{node.id}': {node.kind} has no parameter '{argument}'.",
                 remedy=did_you_mean(argument, accepted),
@@ -121,7 +121,7 @@ def _inferred(name: str, steps: list[Step]) -> Any:
 def _uses(name: str, steps: list[Step]) -> Iterator[Any]:
     for step in steps:
         for argument, value in step.node.parameters.items():
-            if value == Template((name,)):
+            if value == Template((name,)) and argument in step.operation.arguments.fields:
                 wanted = step.operation.arguments.fields[argument].type
                 yield Any if _may_be_unset(wanted) else wanted
             elif any(template.path[0] == name for template in templates(value)):

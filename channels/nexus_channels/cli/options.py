@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -60,6 +61,9 @@ class Options:
         for name, field in self.fields.items():
             for word in (name, kebab(name)):
                 self._words[word] = Meaning(name, "true" if is_switch(field.type) else None)
+        for name in operation.managed:
+            for word in (name, kebab(name)):
+                self._words.setdefault(word, Meaning(name, None))
         for name, field in self.fields.items():
             if is_switch(field.type):
                 for word in (f"no_{name}", f"no-{kebab(name)}"):
@@ -171,8 +175,11 @@ def _help(wanted: Any) -> str:
 
 
 def _default(field: msgspec.structs.FieldInfo) -> str | None:
-    if field.default_factory is not msgspec.NODEFAULT:
-        value = field.default_factory()
+    factory = field.default_factory
+    if factory is not msgspec.NODEFAULT:
+        if factory not in (list, dict) and not isinstance(factory, functools.partial):
+            return None  # made for each call: there is none to show
+        value = factory()
     else:
         value = field.default
     if value is None or value == "" or value is msgspec.NODEFAULT or value is msgspec.UNSET:

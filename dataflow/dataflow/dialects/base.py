@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -49,6 +50,9 @@ class Connection(Protocol):
     async def execute(self, sql: str, parameters: Sequence[Any] = ()) -> Done:
         """Run one statement that gives no rows."""
 
+    async def run(self, sql: str) -> None:
+        """Run one statement exactly as it is written: no character of it stands for a parameter."""
+
     async def begin(self, *, write: bool) -> None: ...
 
     async def commit(self) -> None: ...
@@ -56,6 +60,16 @@ class Connection(Protocol):
     async def rollback(self) -> None: ...
 
     async def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What there is of a table: no columns where there is none. `captured` says that its changes are
+    logged, or that they cannot be yet."""
+
+    columns: frozenset[str]
+    indexes: frozenset[str]
+    captured: bool
 
 
 class LogReader(Protocol):
@@ -76,7 +90,8 @@ class Dialect(Protocol):
 
     `writers` is None where any of the `readers` connections may write. `returning` says which of insert,
     update and delete can return their rows; it is known once a connection is open. `log` is None where
-    changes cannot be followed yet.
+    changes cannot be followed. `makes_log` says that the log's own tables may be made when they are missing,
+    `repeats_indexes` that CREATE INDEX knows IF NOT EXISTS.
     """
 
     name: str
@@ -89,6 +104,8 @@ class Dialect(Protocol):
     nulls_first: bool
     log: LogReader | None
     filters: FilterSql
+    makes_log: bool
+    repeats_indexes: bool
 
     def column_type(self, field: Field) -> sa.types.TypeEngine[Any]: ...
 
@@ -103,6 +120,11 @@ class Dialect(Protocol):
     def list_parameter(self, values: list[Any]) -> object:
         """How such a list travels."""
 
+    def combined(
+        self, field: Field, op: str, column: sa.ColumnElement[Any], given: sa.ColumnElement[Any]
+    ) -> sa.ColumnElement[Any]:
+        """What `$inc` (`inc`) or `$mul` (`mul`) makes of a field."""
+
     def key_given(self, table: sa.Table) -> sa.ColumnElement[Any] | None:
         """What an insert must return besides, so that a key which was given is not generated again."""
 
@@ -110,11 +132,21 @@ class Dialect(Protocol):
 
     async def open_writer(self) -> Connection: ...
 
-    def install_sql(self, model: Model, table: sa.Table) -> list[str]:
-        """All that first use of the model runs, in order; running it again changes nothing."""
+    def system_sql(self) -> list[str]:
+        """The tables of our own; running it again changes nothing."""
 
-    async def install(self, connection: Any, model: Model, table: sa.Table) -> None:
-        """Make the table and its capture, once, also when several processes begin together."""
+    def capture_sql(self, model: Model) -> list[str]:
+        """What writes the changes of a model into the log; running it again changes nothing."""
+
+    async def found(self, connection: Any, model: Model) -> Found:
+        """What there is of a model's table."""
+
+    def alone(self, connection: Any, model: Model) -> AbstractAsyncContextManager[None]:
+        """While statements make tables, no other process of ours does. Where the database can, what fails
+        is undone as a whole."""
+
+    def literal(self, field: Field, value: Any) -> str:
+        """An encoded value as it is written in SQL, as the default of a column."""
 
     def dispose(self) -> None:
         """Remove what was made for this instance only."""

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
+import uuid
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 import aiomysql
-import msgspec
 import sqlalchemy as sa
 from pymysql.constants import CLIENT
 from sqlalchemy.dialects import mysql as mysql_sql
 from sqlalchemy.dialects.mysql import aiomysql as aiomysql_sql
 
 from dataflow.dialects.address import Address, address_from, number
-from dataflow.dialects.base import Codec, Done, LogReader
-from dataflow.dialects.ddl import check_columns, create_table
+from dataflow.dialects.base import Codec, Done, Found, LogReader
+from dataflow.dialects.ddl import quoted
 from dataflow.dialects.filter_sql import FilterSql
 from dataflow.dialects.mysql_cursor import Cursor
 from dataflow.dialects.mysql_errors import translated
 from dataflow.dialects.mysql_filters import MysqlFilters
+from dataflow.dialects.values import combined, decimal_from, json_reader, json_text, time_text
 from dataflow.fields import Field, Kind
 from dataflow.model import Model
+from dataflow.numbers import DIGITS, SCALE
 from nexus.call import Call
 from nexus.errors import DatabaseUrlError, Unavailable
 
@@ -32,7 +35,7 @@ _PREPARE = (
 )
 _ISOLATION = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED"
 _LOCK_SECONDS = 30
-_KEY_LENGTH = 255
+_UUID_LENGTH = 36
 
 
 def _to_naive(value: datetime.datetime) -> datetime.datetime:
@@ -43,14 +46,16 @@ def _to_aware(value: datetime.datetime) -> datetime.datetime:
     return value.replace(tzinfo=datetime.UTC)
 
 
-def _json_text(value: object) -> str:
-    return msgspec.json.encode(value).decode()
+def _time(value: datetime.timedelta) -> datetime.time:
+    return (datetime.datetime.min + value).time()  # the driver takes a time of day for a duration
 
 
 _CODECS = {
     Kind.BOOLEAN: Codec(encode=int, decode=bool),
     Kind.DATETIME: Codec(_to_naive, _to_aware),
-    Kind.JSON: Codec(_json_text, msgspec.json.decode),
+    Kind.TIME: Codec(time_text, _time),
+    Kind.DECIMAL: Codec(decode=decimal_from),
+    Kind.UUID: Codec(str, uuid.UUID),
 }
 _AS_IT_IS = Codec()
 
@@ -63,6 +68,8 @@ class Mysql:
     locks_reads = True
     nulls_first = True
     log: LogReader | None = None
+    makes_log = True
+    repeats_indexes = False  # of the two servers, MariaDB only
 
     def __init__(self, address: Address) -> None:
         if address.options.get("charset", "utf8mb4") != "utf8mb4":
@@ -77,10 +84,11 @@ class Mysql:
         self.compiler: sa.engine.Dialect = aiomysql_sql.dialect()
         self._collation = "utf8mb4_bin"
         self.filters: FilterSql = MysqlFilters(self._collation, mariadb=True)
+        self._keys: dict[str, str] = {}  # the fields of an index, of which the server tells the name only
 
     def column_type(self, field: Field) -> sa.types.TypeEngine[Any]:
-        if field.kind is Kind.TEXT and field.name == "id":
-            return mysql_sql.VARCHAR(_KEY_LENGTH, collation=self._collation)
+        if field.kind is Kind.TEXT and field.length is not None:  # servers index no longer ones
+            return mysql_sql.VARCHAR(field.length, collation=self._collation)
         types: dict[Kind, sa.types.TypeEngine[Any]] = {
             Kind.TEXT: mysql_sql.LONGTEXT(collation=self._collation),
             Kind.INTEGER: sa.BigInteger(),
@@ -88,11 +96,17 @@ class Mysql:
             Kind.BOOLEAN: mysql_sql.TINYINT(1),
             Kind.DATETIME: mysql_sql.DATETIME(fsp=6),
             Kind.DATE: sa.Date(),
+            Kind.TIME: mysql_sql.TIME(fsp=6),
+            Kind.DECIMAL: mysql_sql.DECIMAL(DIGITS, SCALE),
+            Kind.UUID: mysql_sql.CHAR(_UUID_LENGTH, charset="ascii", collation="ascii_bin"),
+            Kind.BYTES: mysql_sql.LONGBLOB(),
             Kind.JSON: mysql_sql.JSON(),
         }
         return types[field.kind]
 
     def codec(self, field: Field) -> Codec:
+        if field.kind is Kind.JSON:
+            return Codec(json_text, json_reader(field))
         return _CODECS.get(field.kind, _AS_IT_IS)
 
     def table_options(self) -> dict[str, Any]:
@@ -103,6 +117,13 @@ class Mysql:
 
     def list_parameter(self, values: list[Any]) -> object:
         return values or [None]  # the driver writes a list as (1, 2); () is a syntax error
+
+    def combined(
+        self, field: Field, op: str, column: sa.ColumnElement[Any], given: sa.ColumnElement[Any]
+    ) -> sa.ColumnElement[Any]:
+        result = combined(op, column, given)
+        # In strict mode a server refuses digits that the column has no place for, instead of rounding.
+        return sa.func.round(result, SCALE) if field.kind is Kind.DECIMAL else result
 
     def key_given(self, table: sa.Table) -> None:
         return None  # AUTO_INCREMENT goes on from the largest key there ever was
@@ -125,7 +146,7 @@ class Mysql:
         except Exception as failure:
             raise translated(failure) from failure
         self._learn(driver.get_server_info())
-        connection = MysqlConnection(driver)
+        connection = MysqlConnection(driver, self._keys)
         await connection.fetch(_ISOLATION)
         return connection
 
@@ -138,29 +159,47 @@ class Mysql:
         self._collation = "utf8mb4_nopad_bin" if mariadb else "utf8mb4_0900_bin"
         self.filters = MysqlFilters(self._collation, mariadb=mariadb)
         self.compiler.is_mariadb = mariadb  # type: ignore[attr-defined]
+        self.repeats_indexes = mariadb
         if mariadb and self._may_return == "on":
             self.returning = frozenset({"insert", "delete"})
 
-    def install_sql(self, model: Model, table: sa.Table) -> list[str]:
-        return [create_table(table, self.compiler)]
+    def system_sql(self) -> list[str]:
+        return []
 
-    async def install(self, connection: Any, model: Model, table: sa.Table) -> None:
-        found = (
-            "SELECT column_name FROM information_schema.columns"
-            " WHERE table_name = %s AND table_schema = database()"
+    def capture_sql(self, model: Model) -> list[str]:
+        return []
+
+    async def found(self, connection: MysqlConnection, model: Model) -> Found:
+        where = "WHERE table_name = %s AND table_schema = database()"
+        columns = await connection.fetch(
+            f"SELECT column_name FROM information_schema.columns {where}", (model.table_name,)
         )
-        columns = await connection.fetch(found, (model.table_name,))
-        if not columns:
-            lock = f"nexus.{self.address.database}"[:64]
-            ((locked,),) = await connection.fetch("SELECT GET_LOCK(%s, %s)", (lock, _LOCK_SECONDS))
-            if locked != 1:
-                raise Unavailable("Another program is making tables in the database.", remedy="Try again.")
-            try:
-                await connection.fetch(create_table(table, self.compiler))
-            finally:
+        indexes = await connection.fetch(
+            f"SELECT DISTINCT index_name FROM information_schema.statistics {where}", (model.table_name,)
+        )
+        self._keys |= {index.name: ", ".join(index.fields) for index in model.indexes}
+        return Found(frozenset(row[0] for row in columns), frozenset(row[0] for row in indexes), True)
+
+    @asynccontextmanager
+    async def alone(self, connection: MysqlConnection, model: Model) -> AsyncIterator[None]:
+        lock = f"nexus.{self.address.database}"[:64]
+        ((locked,),) = await connection.fetch("SELECT GET_LOCK(%s, %s)", (lock, _LOCK_SECONDS))
+        if locked != 1:
+            raise Unavailable("Another program is making tables in the database.", remedy="Try again.")
+        try:
+            yield
+        finally:
+            if connection.usable:
                 await connection.fetch("SELECT RELEASE_LOCK(%s)", (lock,))
-            columns = await connection.fetch(found, (model.table_name,))
-        check_columns(model, {row[0] for row in columns})
+
+    def literal(self, field: Field, value: Any) -> str:
+        if isinstance(value, bytes):
+            return f"(X'{value.hex()}')"
+        if field.kind in (Kind.INTEGER, Kind.FLOAT, Kind.BOOLEAN):
+            return repr(value)
+        text = str(value).replace("\\", "\\\\")
+        # In parentheses it is an expression: the only default that long texts can have.
+        return f"({quoted(text)})" if field.kind in (Kind.TEXT, Kind.JSON) else quoted(text)
 
     def dispose(self) -> None:
         """Nothing was made for this instance only."""
@@ -169,11 +208,12 @@ class Mysql:
 class MysqlConnection:
     """One connection. The driver closes it when a statement is cancelled."""
 
-    __slots__ = ("_driver", "_open", "caller")
+    __slots__ = ("_driver", "_keys", "_open", "caller")
 
-    def __init__(self, driver: aiomysql.Connection) -> None:
+    def __init__(self, driver: aiomysql.Connection, keys: Mapping[str, str]) -> None:
         self.caller: Call | None = None
         self._driver = driver
+        self._keys = keys
         self._open = False  # a transaction
 
     @property
@@ -186,7 +226,7 @@ class MysqlConnection:
             await cursor.execute(sql, parameters)
             rows: list[Any] = await cursor.fetchall()
         except Exception as failure:
-            raise translated(failure) from failure
+            raise translated(failure, self._keys) from failure
         return rows
 
     async def execute(self, sql: str, parameters: Sequence[Any] = ()) -> Done:
@@ -194,8 +234,15 @@ class MysqlConnection:
             cursor = await self._driver.cursor(Cursor)
             await cursor.execute(sql, parameters)
         except Exception as failure:
-            raise translated(failure) from failure
+            raise translated(failure, self._keys) from failure
         return Done(cursor.rowcount, cursor.lastrowid or 0)
+
+    async def run(self, sql: str) -> None:
+        try:
+            cursor = await self._driver.cursor()
+            await cursor.execute(sql)
+        except Exception as failure:
+            raise translated(failure, self._keys) from failure
 
     async def begin(self, *, write: bool) -> None:
         if not write:

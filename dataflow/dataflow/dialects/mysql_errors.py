@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 from pymysql import err
 from pymysql.constants import ER
@@ -21,23 +22,25 @@ _FULL = frozenset({ER.DISK_FULL, ER.RECORD_FILE_FULL, 1041})
 _REFERENCES = frozenset({1216, 1217, 1451, 1452})
 
 
-def translated(failure: Exception) -> Exception:
+def translated(failure: Exception, keys: Mapping[str, str] | None = None) -> Exception:
+    """`keys` are the fields of the indexes that are known by name."""
     if isinstance(failure, NexusError):
         return failure
     if isinstance(failure, UnicodeEncodeError):
         return InvalidInput("A text contains characters that are not valid Unicode.")
     if isinstance(failure, err.MySQLError) and failure.args:
-        return _by_number(failure.args[0], str(failure.args[-1]))
+        return _by_number(failure.args[0], str(failure.args[-1]), keys or {})
     if isinstance(failure, OSError | TimeoutError | err.MySQLError):
         return Unavailable("The database server does not answer.")
     return failure
 
 
-def _by_number(number: object, message: str) -> NexusError:
+def _by_number(number: object, message: str, keys: Mapping[str, str]) -> NexusError:
     if number == ER.DUP_ENTRY:
         found = _KEY.search(message)
         key = found["key"] if found else "key"
-        return Conflict(f"There is another record with the same {'id' if key == 'PRIMARY' else key}.")
+        fields = "id" if key == "PRIMARY" else keys.get(key, key)
+        return Conflict(f"There is another record with the same {fields}.")
     if number in (ER.BAD_NULL_ERROR, 1364):
         found = _COLUMN.search(message)
         return Conflict(f"'{found['column'] if found else 'A field'}' cannot be null.")

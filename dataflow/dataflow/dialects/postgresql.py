@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import datetime
+import uuid
 import zlib
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 import asyncpg
-import msgspec
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.dialects.postgresql import asyncpg as asyncpg_sql
 
 from dataflow.dialects.address import Address, address_from, number
-from dataflow.dialects.base import Codec, Done, LogReader
-from dataflow.dialects.ddl import check_columns, create_table
+from dataflow.dialects.base import Codec, Done, Found, LogReader
+from dataflow.dialects.ddl import quoted
 from dataflow.dialects.filter_sql import FilterSql
 from dataflow.dialects.postgresql_errors import translated
 from dataflow.dialects.postgresql_filters import PostgresqlFilters
+from dataflow.dialects.values import combined, decimal_from, json_reader, json_text
 from dataflow.fields import Field, Kind
 from dataflow.model import Model
+from dataflow.numbers import DIGITS, SCALE
 from nexus.call import Call
 from nexus.errors import DatabaseUrlError
 
@@ -33,13 +36,14 @@ def _moment(value: datetime.datetime) -> datetime.datetime:
     return value.astimezone(datetime.UTC)
 
 
-def _json_text(value: object) -> str:
-    return msgspec.json.encode(value).decode()
+def _uuid(value: uuid.UUID) -> uuid.UUID:
+    return uuid.UUID(int=value.int)  # the driver's is of a class of its own
 
 
 _CODECS = {
     Kind.DATETIME: Codec(decode=_moment),
-    Kind.JSON: Codec(encode=_json_text, decode=msgspec.json.decode),
+    Kind.DECIMAL: Codec(decode=decimal_from),
+    Kind.UUID: Codec(decode=_uuid),
 }
 _AS_IT_IS = Codec()
 
@@ -54,6 +58,8 @@ class Postgresql:
     nulls_first = False
     log: LogReader | None = None
     filters: FilterSql = PostgresqlFilters()
+    makes_log = True
+    repeats_indexes = True
 
     def __init__(self, address: Address) -> None:
         mode = address.options.get("sslmode", "prefer")
@@ -75,11 +81,17 @@ class Postgresql:
             Kind.BOOLEAN: sa.Boolean(),
             Kind.DATETIME: sa.DateTime(timezone=True),
             Kind.DATE: sa.Date(),
+            Kind.TIME: sa.Time(),
+            Kind.DECIMAL: sa.Numeric(DIGITS, SCALE),
+            Kind.UUID: sa.Uuid(),
+            Kind.BYTES: sa.LargeBinary(),
             Kind.JSON: JSONB(),
         }
         return types[field.kind]
 
     def codec(self, field: Field) -> Codec:
+        if field.kind is Kind.JSON:
+            return Codec(json_text, json_reader(field))
         return _CODECS.get(field.kind, _AS_IT_IS)
 
     def table_options(self) -> dict[str, Any]:
@@ -90,6 +102,11 @@ class Postgresql:
 
     def list_parameter(self, values: list[Any]) -> object:
         return values
+
+    def combined(
+        self, field: Field, op: str, column: sa.ColumnElement[Any], given: sa.ColumnElement[Any]
+    ) -> sa.ColumnElement[Any]:
+        return combined(op, column, given)
 
     def key_given(self, table: sa.Table) -> sa.ColumnElement[Any]:
         """Moves the sequence on to a larger key."""
@@ -122,28 +139,41 @@ class Postgresql:
 
     open_writer = open_reader
 
-    def install_sql(self, model: Model, table: sa.Table) -> list[str]:
-        return [create_table(table, self.compiler)]
+    def system_sql(self) -> list[str]:
+        return []
 
-    async def install(self, connection: Any, model: Model, table: sa.Table) -> None:
-        found = (
+    def capture_sql(self, model: Model) -> list[str]:
+        return []
+
+    async def found(self, connection: PostgresqlConnection, model: Model) -> Found:
+        columns = await connection.fetch(
             "SELECT column_name FROM information_schema.columns"
-            " WHERE table_name = $1 AND table_schema = current_schema()"
+            " WHERE table_name = $1 AND table_schema = current_schema()",
+            (model.table_name,),
         )
-        columns = await connection.fetch(found, (model.table_name,))
-        if not columns:
-            await connection.begin(write=True)
-            try:
-                # CREATE TABLE IF NOT EXISTS fails when two do it at once; the lock ends with the transaction.
-                lock = zlib.crc32(model.table_name.encode()) & 0x7FFFFFFF
-                await connection.fetch("SELECT pg_advisory_xact_lock($1, $2)", (_LOCK_SPACE, lock))
-                await connection.fetch(create_table(table, self.compiler))
-                await connection.commit()
-            except BaseException:
-                await connection.rollback()
-                raise
-            columns = await connection.fetch(found, (model.table_name,))
-        check_columns(model, {row[0] for row in columns})
+        indexes = await connection.fetch(
+            "SELECT indexname FROM pg_indexes WHERE tablename = $1 AND schemaname = current_schema()",
+            (model.table_name,),
+        )
+        return Found(frozenset(row[0] for row in columns), frozenset(row[0] for row in indexes), True)
+
+    @asynccontextmanager
+    async def alone(self, connection: PostgresqlConnection, model: Model) -> AsyncIterator[None]:
+        await connection.begin(write=True)
+        try:
+            # CREATE TABLE IF NOT EXISTS fails when two do it at once; the lock ends with the transaction.
+            lock = zlib.crc32(model.table_name.encode()) & 0x7FFFFFFF
+            await connection.fetch("SELECT pg_advisory_xact_lock($1, $2)", (_LOCK_SPACE, lock))
+            yield
+            await connection.commit()
+        except BaseException:
+            await connection.rollback()
+            raise
+
+    def literal(self, field: Field, value: Any) -> str:
+        if isinstance(value, bytes):
+            return f"'\\x{value.hex()}'"
+        return quoted(value.isoformat() if isinstance(value, datetime.date | datetime.time) else str(value))
 
     def dispose(self) -> None:
         """Nothing was made for this instance only."""
@@ -175,6 +205,9 @@ class PostgresqlConnection:
         except Exception as failure:
             raise translated(failure) from failure
         return Done(int(status.rpartition(" ")[2]), 0)
+
+    async def run(self, sql: str) -> None:
+        await self.fetch(sql)
 
     async def begin(self, *, write: bool) -> None:
         await self.fetch("BEGIN" if write else "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")

@@ -3,60 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
 import shutil
 import sqlite3
 import tempfile
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import aiosqlite
-import msgspec
 import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite as sqlite_sql
 
-from dataflow.dialects import sqlite_log
-from dataflow.dialects.base import Codec, Done, LogReader
-from dataflow.dialects.ddl import check_columns, create_table
+from dataflow.dialects import sqlite_log, sqlite_types
+from dataflow.dialects.base import Codec, Done, Found, LogReader
+from dataflow.dialects.ddl import quoted
 from dataflow.dialects.filter_sql import FilterSql
 from dataflow.dialects.sqlite_errors import translated
 from dataflow.dialects.sqlite_filters import SqliteFilters, add_functions
+from dataflow.dialects.values import combined, json_text
 from dataflow.fields import Field, Kind
 from dataflow.model import Model
 from nexus.call import Call
 
 _BUSY_MS = 5000
 _POLL = 0.1
-_COLUMNS: dict[Kind, Any] = {
-    Kind.TEXT: sa.TEXT,
-    Kind.INTEGER: sa.INTEGER,
-    Kind.FLOAT: sa.REAL,
-    Kind.BOOLEAN: sa.INTEGER,
-    Kind.DATETIME: sa.TEXT,
-    Kind.DATE: sa.TEXT,
-    Kind.JSON: sa.TEXT,
-}
-
-
-def _datetime_text(value: datetime.datetime) -> str:
-    return value.isoformat(timespec="microseconds")[:-6] + "Z"  # always UTC: of one width, so it sorts
-
-
-def _json_text(value: object) -> str:
-    return msgspec.json.encode(value).decode()
-
-
-_CODECS = {
-    Kind.TEXT: Codec(),
-    Kind.INTEGER: Codec(),
-    Kind.FLOAT: Codec(decode=float, from_log=float),  # RETURNING gives 3 for 3.0, as it is kept on disk
-    Kind.BOOLEAN: Codec(encode=int, decode=bool, from_log=bool),
-    Kind.DATETIME: Codec(_datetime_text, datetime.datetime.fromisoformat, datetime.datetime.fromisoformat),
-    Kind.DATE: Codec(datetime.date.isoformat, datetime.date.fromisoformat, datetime.date.fromisoformat),
-    Kind.JSON: Codec(_json_text, msgspec.json.decode, msgspec.json.decode),
-}
 
 
 class Sqlite:
@@ -70,6 +42,8 @@ class Sqlite:
     nulls_first = True
     log: LogReader | None
     filters: FilterSql = SqliteFilters()
+    makes_log = True
+    repeats_indexes = True
 
     def __init__(self, path: str | None) -> None:
         # numeric_dollar would name parameters; plain question marks are what the driver is fastest with.
@@ -89,11 +63,10 @@ class Sqlite:
             self._synchronous = "FULL"
 
     def column_type(self, field: Field) -> sa.types.TypeEngine[Any]:
-        column: sa.types.TypeEngine[Any] = _COLUMNS[field.kind]()
-        return column
+        return sqlite_types.column_type(field)
 
     def codec(self, field: Field) -> Codec:
-        return _CODECS[field.kind]
+        return sqlite_types.codec(field)
 
     def table_options(self) -> dict[str, Any]:
         # STRICT: without it a sum that overflows becomes a float, and any program may store text as a number.
@@ -101,10 +74,21 @@ class Sqlite:
 
     def in_list(self, column: sa.ColumnElement[Any], name: str) -> sa.ColumnElement[bool]:
         values = sa.func.json_each(sa.bindparam(name, type_=sa.TEXT)).table_valued("value")
-        return column.in_(sa.select(values.c.value))
+        compared = sa.func.hex(column) if isinstance(column.type, sa.BLOB) else column
+        return compared.in_(sa.select(values.c.value))
 
     def list_parameter(self, values: list[Any]) -> object:
-        return _json_text(values)
+        # JSON knows no bytes: they are compared as hexadecimal text.
+        return json_text([value.hex().upper() if isinstance(value, bytes) else value for value in values])
+
+    def combined(
+        self, field: Field, op: str, column: sa.ColumnElement[Any], given: sa.ColumnElement[Any]
+    ) -> sa.ColumnElement[Any]:
+        if field.kind is not Kind.DECIMAL:
+            return combined(op, column, given)
+        name = sqlite_types.PLUS if op == "inc" else sqlite_types.TIMES
+        result: sa.ColumnElement[Any] = getattr(sa.func, name)(column, given)
+        return result
 
     def key_given(self, table: sa.Table) -> None:
         return None  # AUTOINCREMENT goes on from the largest key there ever was
@@ -115,39 +99,50 @@ class Sqlite:
     async def open_writer(self) -> SqliteConnection:
         connection = await self._open("PRAGMA recursive_triggers = ON", "PRAGMA foreign_keys = ON")
         try:
-            await connection.become_writer()
+            await connection.become_writer(make=self.makes_log)
         except BaseException:
             await connection.close()
             raise
         return connection
 
-    def install_sql(self, model: Model, table: sa.Table) -> list[str]:
-        create = create_table(table, self.compiler)
-        triggers = sqlite_log.capture_triggers(model).values()
-        return [*sqlite_log.SYSTEM_TABLES, create, *triggers]
+    def system_sql(self) -> list[str]:
+        return [*sqlite_log.SYSTEM_TABLES, sqlite_log.FIRST_HEAD]
 
-    async def install(self, connection: Any, model: Model, table: sa.Table) -> None:
-        create = create_table(table, self.compiler)
+    def capture_sql(self, model: Model) -> list[str]:
         triggers = sqlite_log.capture_triggers(model)
+        drops = [f'DROP TRIGGER IF EXISTS "{name}"' for name in triggers]
+        return [*drops, *triggers.values()]
+
+    async def found(self, connection: SqliteConnection, model: Model) -> Found:
         columns = await connection.fetch("SELECT name FROM pragma_table_info(?)", (model.table_name,))
-        if columns:
-            check_columns(model, {row[0] for row in columns})
-            found = await connection.fetch(
-                "SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND tbl_name = ?",
-                (model.table_name,),
-            )
-            if triggers.items() <= dict(found).items():
-                return
+        rows = await connection.fetch(
+            "SELECT type, name, sql FROM sqlite_master WHERE tbl_name = ? COLLATE NOCASE",
+            (model.table_name,),
+        )
+        triggers = {name: sql for kind, name, sql in rows if kind == "trigger"}
+        wanted = sqlite_log.capture_triggers(model)
+        return Found(
+            columns=frozenset(row[0] for row in columns),
+            indexes=frozenset(name for kind, name, _ in rows if kind == "index"),
+            captured=wanted.items() <= triggers.items(),
+        )
+
+    @asynccontextmanager
+    async def alone(self, connection: SqliteConnection, model: Model) -> AsyncIterator[None]:
         await connection.begin(write=True)
         try:
-            await connection.fetch(create)
-            for trigger, sql in triggers.items():
-                await connection.fetch(f'DROP TRIGGER IF EXISTS "{trigger}"')
+            for sql in self.system_sql():
                 await connection.fetch(sql)
+            yield
             await connection.commit()
         except BaseException:
             await connection.rollback()
             raise
+
+    def literal(self, field: Field, value: Any) -> str:
+        if isinstance(value, bytes):
+            return f"X'{value.hex()}'"
+        return quoted(value) if isinstance(value, str) else repr(value)
 
     def dispose(self) -> None:
         self._remove()
@@ -163,6 +158,7 @@ class Sqlite:
             raise translated(failure) from failure
         try:
             await add_functions(connection._driver)
+            await connection.become_exact()
             await connection.fetch(f"PRAGMA busy_timeout = {_BUSY_MS}")
             await connection.fetch("PRAGMA journal_mode = WAL")
             await connection.fetch(f"PRAGMA synchronous = {self._synchronous}")
@@ -227,6 +223,9 @@ class SqliteConnection:
         ((found, key),) = await self._on_thread(self._execute, sql, parameters)
         return Done(found, key)
 
+    async def run(self, sql: str) -> None:
+        await self.fetch(sql)
+
     async def begin(self, *, write: bool) -> None:
         await self.fetch("BEGIN IMMEDIATE" if write else "BEGIN")
 
@@ -244,14 +243,21 @@ class SqliteConnection:
             await self._driver.interrupt()
         await self._driver.close()
 
-    async def become_writer(self) -> None:
-        """Make the log's tables if they are missing, and have this connection's changes say who made them."""
+    async def become_exact(self) -> None:
+        """Have this connection reckon decimals."""
+        await self._driver._execute(  # type: ignore[no-untyped-call]
+            sqlite_types.add_functions, self._driver._conn
+        )
+
+    async def become_writer(self, *, make: bool) -> None:
+        """Have this connection's changes say who made them; make the log's tables if they are missing."""
         tables = await self.fetch("SELECT count(*) FROM sqlite_master WHERE name LIKE 'dataflow_changes%'")
         if tables[0][0] < len(sqlite_log.SYSTEM_TABLES):
+            if not make:
+                return
             await self.begin(write=True)
-            for sql in sqlite_log.SYSTEM_TABLES:
+            for sql in (*sqlite_log.SYSTEM_TABLES, sqlite_log.FIRST_HEAD):
                 await self.fetch(sql)
-            await self.fetch(sqlite_log.FIRST_HEAD)
             await self.commit()
         await self._driver.create_function(sqlite_log.CALLER, 1, self._about_caller)
         await self.fetch(sqlite_log.STAMP)

@@ -33,6 +33,8 @@ def translated(failure: Exception) -> NexusError:
         return InvalidInput("A value is larger than the database can hold.")
     if code.startswith("SQLITE_INTERRUPT"):
         return Unavailable("The statement was interrupted: the database is closing.")
+    if "user-defined function raised" in str(failure):  # those that reckon decimals
+        return Conflict("A field cannot hold the result: a number became too large.")
     return Unavailable(f"The database failed: {failure}.")
 
 

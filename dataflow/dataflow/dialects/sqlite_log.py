@@ -86,4 +86,6 @@ def _value(field: Field, row: str) -> str:
     column = f'{row}."{field.name}"'
     if field.kind is Kind.FLOAT:  # JSON would keep 15 digits; a double needs 17, and here 26 to be exact
         return f"CASE WHEN {column} IS NOT NULL THEN printf('%!.26g', {column}) END"
+    if field.kind is Kind.BYTES:  # which JSON cannot hold
+        return f"CASE WHEN {column} IS NOT NULL THEN hex({column}) END"
     return column

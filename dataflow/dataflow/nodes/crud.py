@@ -8,7 +8,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from dataflow.assignments import parse_assignments
-from dataflow.fields import INT_MAX, INT_MIN, MISSING, Field
+from dataflow.fields import INT_MAX, MISSING
 from dataflow.model import VERSION, Model
 from dataflow.naming import snake_case
 from dataflow.ordering import after_cursor, cursor_after
@@ -57,11 +57,6 @@ class CountResult(msgspec.Struct):
     count: int
 
 
-class DeleteResult(msgspec.Struct):
-    deleted: int
-    id: int | str
-
-
 def crud_operations(model: Model, store: Store) -> list[Operation]:
     return [make(model, store) for make in (_create, _get, _list, _update, _delete, _count)]
 
@@ -74,6 +69,7 @@ def _operation(model: Model, verb: str, node: str, effect: Effect, summary: str,
         node=f"{model.name}{node}Node",
         effect=effect,
         summary=summary,
+        managed=model.managed if effect in (Effect.CREATE, Effect.UPDATE) else frozenset(),
         **parts,
     )
 
@@ -88,7 +84,7 @@ def _many(model: Model) -> str:
 
 
 def _create(model: Model, store: Store) -> Operation:
-    given: list[Any] = [(f.name, f.given_type, _default(f)) for f in model.writable()]
+    given: list[Any] = [(f.name, f.given_type, f.given_default) for f in model.writable()]
     names = tuple(field.name for field in model.writable())
     if model.generates_id:
         given.append(("id", _key_type(model) | UnsetType, UNSET))
@@ -191,7 +187,9 @@ def _update(model: Model, store: Store) -> Operation:
     async def update(call: Call, arguments: Any) -> msgspec.Struct:
         plain = {n: v for n in names if (v := getattr(arguments, n)) is not UNSET}
         document = {} if arguments.fields is UNSET else arguments.fields
-        changes = parse_assignments(model, plain) + parse_assignments(model, document, pointer("fields"))
+        changes = parse_assignments(model, plain) + parse_assignments(
+            model, document, pointer("fields"), in_process=call.in_process
+        )
         twice = {change.field for change in changes if change.field in plain and change.field in document}
         if twice or not changes:
             detail = f"'{min(twice)}' is given twice" if twice else "nothing to change was given"
@@ -227,10 +225,16 @@ def _update(model: Model, store: Store) -> Operation:
 def _delete(model: Model, store: Store) -> Operation:
     hard: list[Any] = [("soft_delete", SoftDeleteArgument, True)] if model.soft_delete else []
 
-    async def delete(call: Call, arguments: Any) -> DeleteResult:
+    async def delete(call: Call, arguments: Any) -> msgspec.Struct:
         soft = getattr(arguments, "soft_delete", None)
         await store.delete(call, model, arguments.id, soft=soft, deleted=_deleted(arguments))
-        return DeleteResult(1, arguments.id)
+        return result(1, arguments.id)
+
+    result = msgspec.defstruct(
+        f"{model.name}Deleted",
+        [("deleted", int), ("id", model.fields["id"].stored_type)],
+        module="dataflow.results",
+    )
 
     return _operation(
         model,
@@ -240,7 +244,7 @@ def _delete(model: Model, store: Store) -> Operation:
         f"Delete {_one(model)}.",
         handler=delete,
         input=_struct(model, "Delete", [_key(model), *_about_deleted(model), *hard]),
-        output=DeleteResult,
+        output=result,
         on_record=True,
     )
 
@@ -271,18 +275,11 @@ def _deleted(arguments: Any) -> bool:
 
 
 def _key_type(model: Model) -> Any:
-    return Annotated[int, Meta(ge=INT_MIN, le=INT_MAX)] if model.generates_id else str
+    return model.fields["id"].given_type
 
 
 def _key(model: Model) -> tuple[str, Any]:
     return ("id", _key_type(model))
-
-
-def _default(field: Field) -> Any:
-    if field.default is MISSING or not isinstance(field.default, (dict, list)):
-        return field.default
-    kept = msgspec.json.encode(field.default)  # so that each record gets its own
-    return msgspec.field(default_factory=lambda: msgspec.json.decode(kept))
 
 
 def _struct(model: Model, verb: str, fields: list[Any]) -> type[msgspec.Struct]:
