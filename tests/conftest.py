@@ -30,7 +30,9 @@ def anyio_backend() -> str:
 def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tests see the defaults, whatever the environment they are run in says."""
     for name in list(os.environ):
-        if name == "DATABASE_URL" or (name.startswith("NEXUS_") and not name.startswith("NEXUS_TEST_")):
+        if name.startswith(("DATABASE_URL", "DATAFLOW_")) or (
+            name.startswith("NEXUS_") and not name.startswith("NEXUS_TEST_")
+        ):
             monkeypatch.delenv(name)
 
 

@@ -13,22 +13,29 @@ from dataflow.changelog import ChangeLog
 from dataflow.database import Database
 from dataflow.declaration import model_from, refuse_instances
 from dataflow.dialects import dialect_for
+from dataflow.direct import Direct
+from dataflow.face import Caller
 from dataflow.model import Model
 from dataflow.nodes import crud_operations
+from dataflow.options import PREFIX, options_from
 from dataflow.schema import SchemaCache, SchemaMode
 from dataflow.scope import tenant
 from dataflow.store import Store
+from dataflow.sync import SyncDataFlow
 from dataflow.validation import Mode, validate_cycle
 from nexus.errors import ConfigurationError, RegistrationError
+from nexus.feed import Feed
 from nexus.operation import Operation
+from nexus.policy import Policy
 from nexus.registry import Registry
+from nexus.runtime import Runtime
 
 T = TypeVar("T", bound=type)
 
 DEFAULT_URL = "sqlite:///data.db"
 
 
-class DataFlow:
+class DataFlow(Direct):
     """The models of one database.
 
         db = DataFlow("sqlite:///shop.db")
@@ -38,13 +45,18 @@ class DataFlow:
             name: str
             price: float
 
-    Without a URL: the environment's DATABASE_URL, else the file data.db in the current folder. `:memory:` is
-    a database of this instance, gone with it. Nothing is opened before the first use. Raises
-    DatabaseUrlError for a URL that cannot be used.
+        lamp = await db.products.create(name="Lamp", price=9.5)
+
+    Without a URL: the environment's DATABASE_URL or DATAFLOW_DATABASE_URL, else the file data.db in the
+    current folder. `:memory:` is a database of this instance, gone with it. Nothing is opened before the
+    first use.
 
     What is missing of a model's table is made at its first use: the table, columns that are new, indexes;
     nothing is ever dropped or narrowed. With `auto_migrate=False` that is left to `install`. With
     `existing_schema_mode=True` the database is used as it is, and its changes cannot be followed.
+
+    The other options are those of `Options`. Raises DatabaseUrlError for a URL that cannot be used,
+    ConfigurationError for options that cannot be honoured, TypeError for those that there are not.
     """
 
     def __init__(
@@ -53,21 +65,39 @@ class DataFlow:
         *,
         auto_migrate: bool = True,
         existing_schema_mode: bool = False,
+        **options: Any,
     ) -> None:
-        url = database_url if database_url is not None else os.environ.get("DATABASE_URL", DEFAULT_URL)
+        url = database_url if database_url is not None else _url_from(os.environ)
         if not url:
             raise ConfigurationError("The database URL must be a text such as 'sqlite:///shop.db'.")
         mode = SchemaMode.AUTO if auto_migrate else SchemaMode.FIXED
         if existing_schema_mode:
             mode = SchemaMode.EXISTING
-        self.database = Database(dialect_for(url), mode)
+        super().__init__(self, Caller())
+        self.database = Database(dialect_for(url), mode, options_from(options, os.environ, url))
         self.store = Store(self.database)
         self._models: dict[str, Model] = {}
-        self._registries: list[Registry] = []
+        self._runtimes: list[Runtime] = []
 
     @property
     def models(self) -> Mapping[str, Model]:
         return MappingProxyType(self._models)
+
+    @property
+    def runtime(self) -> Runtime:
+        """That of the application it was attached to last, else one of its own."""
+        if not self._runtimes:
+            registry, policy = Registry(), Policy()
+            self.contribute(Runtime(registry, policy, Feed(registry, policy)))
+        return self._runtimes[-1]
+
+    def pool_metrics(self) -> dict[str, Any]:
+        """How many connections there are, in use and free, in all event loops."""
+        return self.database.metrics()
+
+    @property
+    def _pool_manager(self) -> PoolManager:
+        return PoolManager(self.database)
 
     @property
     def changes(self) -> ChangeLog:
@@ -119,7 +149,7 @@ class DataFlow:
         """Add operations to every registry, or to none."""
         added: list[Registry] = []
         try:
-            for registry in self._registries:
+            for registry in (runtime.registry for runtime in self._runtimes):
                 registry.add(*operations)
                 added.append(registry)
         except RegistrationError:
@@ -127,9 +157,15 @@ class DataFlow:
                 registry.remove(*(operation.name for operation in operations))
             raise
 
-    def contribute(self, registry: Registry) -> None:
-        registry.add(*(operation for model in self._models.values() for operation in self._operations(model)))
-        self._registries.append(registry)
+    def contribute(self, runtime: Runtime) -> None:
+        operations = [o for model in self._models.values() for o in self._operations(model)]
+        runtime.registry.add(*operations)
+        self._runtimes.append(runtime)
+
+    @property
+    def sync(self) -> SyncDataFlow:
+        """The same for programs without an event loop."""
+        return SyncDataFlow(self)
 
     def install_sql(self, *names: str) -> list[str]:
         """The statements that the first use of these models runs, by default of all."""
@@ -137,10 +173,12 @@ class DataFlow:
         plans = [self.database.plan(self._models[name]) for name in wanted]
         return list(dict.fromkeys(sql for plan in plans for sql in plan))
 
-    async def install(self, *names: str) -> None:
-        """Make what is missing of these models, by default of all, on purpose. Raises SchemaMismatch for
-        what cannot be made, and ConfigurationError in existing_schema_mode."""
-        await self.database.install([self._models[name] for name in names or tuple(self._models)])
+    async def install(self, *names: str) -> list[str]:
+        """Make what is missing of these models, by default of all, on purpose; gives their tables. Raises
+        SchemaMismatch for what cannot be made, and ConfigurationError in existing_schema_mode."""
+        wanted = [self._models[name] for name in names or tuple(self._models)]
+        await self.database.install(wanted)
+        return [model.table_name for model in wanted]
 
     @property
     def _schema_cache(self) -> SchemaCache:
@@ -158,3 +196,21 @@ class DataFlow:
 
     def _operations(self, model: Model) -> list[Operation]:
         return crud_operations(model, self.store)
+
+
+class PoolManager:
+    """The name under which older examples ask for the metrics."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def get_pool_metrics(self, database_url: str | None = None) -> dict[str, Any]:
+        """Raises ConfigurationError for the URL of another database."""
+        location = self._database.dialect.location
+        if database_url is not None and dialect_for(database_url).location != location:
+            raise ConfigurationError(f"This DataFlow has one database, {location}, and this is another.")
+        return self._database.metrics()
+
+
+def _url_from(environment: Mapping[str, str]) -> str:
+    return environment.get("DATABASE_URL") or environment.get(f"{PREFIX}DATABASE_URL") or DEFAULT_URL

@@ -39,6 +39,9 @@ class ChangeLog:
     def has(self, topic: str) -> bool:
         return topic in self._topics
 
+    def models(self) -> list[Model]:
+        return list(self._topics.values())
+
     def topics(self) -> list[str]:
         return list(self._topics)
 

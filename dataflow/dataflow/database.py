@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import weakref
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from types import TracebackType
+from typing import Any
 
 from dataflow.changelog import ChangeLog
 from dataflow.dialects import Connection, Dialect
 from dataflow.model import Model
+from dataflow.options import Options
 from dataflow.pool import Slots
+from dataflow.pools import Pools, pool_metrics
 from dataflow.schema import SchemaCache, SchemaMode, all_sql, check_present, install, parents_first
 from dataflow.table import ModelTable
 from nexus.call import Call
@@ -22,9 +24,15 @@ class Database:
     """A Resource of the kernel. Nothing is opened before the first use, and what is opened belongs to the
     event loop that opened it."""
 
-    def __init__(self, dialect: Dialect, mode: SchemaMode = SchemaMode.AUTO) -> None:
+    def __init__(
+        self,
+        dialect: Dialect,
+        mode: SchemaMode = SchemaMode.AUTO,
+        options: Options = Options(),  # noqa: B008
+    ) -> None:
         self.dialect = dialect
         self.mode = mode
+        self.options = options
         dialect.makes_log = mode is SchemaMode.AUTO
         self.cache = SchemaCache()
         self.changes = ChangeLog(self)
@@ -36,8 +44,14 @@ class Database:
         loop = asyncio.get_running_loop()
         pools = self._pools.get(loop)
         if pools is None:
-            pools = self._pools[loop] = Pools(self.dialect)
+            for other in [other for other in self._pools if other.is_closed()]:
+                del self._pools[other]
+            pools = self._pools[loop] = Pools(self.dialect, self.options)
         return pools
+
+    def metrics(self) -> dict[str, Any]:
+        """The connections for statements, of all event loops together."""
+        return pool_metrics([pools for loop, pools in self._pools.items() if not loop.is_closed()])
 
     async def table(self, model: Model) -> ModelTable:
         """The table of a model, which exists from then on. Raises SchemaMismatch."""
@@ -69,12 +83,14 @@ class Database:
         pools = self.pools
         async with pools.installing:
             if model not in self.cache.tables:
-                writer = await pools.writer.take()
+                mode = mode or self.mode
+                slots = pools.writer if mode is SchemaMode.AUTO else pools.readers
+                connection = await slots.take()
                 try:
                     for needed in parents_first(model):
-                        await self._prepare(writer, needed, mode or self.mode)
+                        await self._prepare(connection, needed, mode)
                 finally:
-                    pools.writer.give(writer)
+                    slots.give(connection)
             return self.cache.tables[model]
 
     async def _prepare(self, connection: Connection, model: Model, mode: SchemaMode) -> None:
@@ -93,11 +109,16 @@ class Database:
         return _Lent(pools.writer if write else pools.readers, call)
 
     async def begin(self, call: Call) -> Transaction:
-        slots = self.pools.writer
+        read_only = call.terms.read_only
+        if self.dialect.writers is not None and self.mode is SchemaMode.AUTO and not read_only:
+            # A table cannot be made later: that would wait for the writer, which is this transaction's.
+            for model in self.changes.models():
+                await self.table(model)
+        slots = self.pools.readers if read_only else self.pools.writer
         connection = await slots.take()
         connection.caller = call
         try:
-            await connection.begin(write=True)
+            await connection.begin(write=not read_only, isolation=call.terms.isolation)
         except BaseException:
             await slots.discard(connection)
             raise
@@ -108,31 +129,6 @@ class Database:
         pools = self._pools.pop(asyncio.get_running_loop(), None)
         if pools is not None:
             await pools.close()
-
-
-@dataclass(eq=False)
-class Pools:
-    """The connections of one event loop."""
-
-    dialect: Dialect
-    writer: Slots[Connection] = field(init=False)
-    readers: Slots[Connection] = field(init=False)
-    log: Slots[Connection] = field(init=False)
-    watch: Slots[Connection] = field(init=False)
-    installing: asyncio.Lock = field(default_factory=asyncio.Lock)
-
-    def __post_init__(self) -> None:
-        self.readers = Slots(self.dialect.open_reader, self.dialect.readers)
-        self.writer = self.readers
-        if self.dialect.writers is not None:
-            self.writer = Slots(self.dialect.open_writer, self.dialect.writers)
-        # Following the log must not wait for requests, nor for the one who waits for other programs.
-        self.log = Slots(self.dialect.open_reader, 1)
-        self.watch = Slots(self.dialect.open_reader, 1)
-
-    async def close(self) -> None:
-        for slots in (self.readers, self.log, self.watch, self.writer):
-            await slots.close()
 
 
 class _Lent:
@@ -181,6 +177,16 @@ class Transaction:
             await self._slots.discard(self.connection)
             raise
         self._give_back()
+
+    async def savepoint(self, name: str) -> None:
+        await self.connection.fetch(f"SAVEPOINT {name}")
+
+    async def release(self, name: str) -> None:
+        await self.connection.fetch(f"RELEASE SAVEPOINT {name}")
+
+    async def undo(self, name: str) -> None:
+        await self.connection.fetch(f"ROLLBACK TO SAVEPOINT {name}")
+        await self.connection.fetch(f"RELEASE SAVEPOINT {name}")
 
     def _give_back(self) -> None:
         self.connection.caller = None

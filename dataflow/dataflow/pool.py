@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import Generic, Protocol, TypeVar
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
 
 from nexus.errors import Unavailable
 
@@ -23,19 +25,34 @@ class Closable(Protocol):
 C = TypeVar("C", bound=Closable)
 
 
+@dataclass(frozen=True, slots=True)
+class Care:
+    """How connections are kept. `overflow` more than there are slots are opened while they are needed, and
+    closed when they are given back. One older than `recycle` seconds is replaced. `ping` says, at each
+    taking, whether a connection still lives."""
+
+    patience: float = 30.0
+    overflow: int = 0
+    recycle: float | None = None
+    ping: Callable[[Any], Awaitable[bool]] | None = None
+
+
 class Slots(Generic[C]):
     """Up to `size` connections, opened when first needed, handed to waiters in the order they came.
 
-    `take` raises Unavailable after `patience` seconds. A waiter that is cancelled at any moment loses no
-    connection.
+    `take` raises Unavailable when none becomes free in time. A waiter that is cancelled at any moment loses
+    no connection.
     """
 
-    def __init__(self, open_one: Callable[[], Awaitable[C]], size: int, patience: float = 30.0) -> None:
+    def __init__(self, open_one: Callable[[], Awaitable[C]], size: int, care: Care = Care()) -> None:
         self.size = size
+        self.care = care
         self.open = 0
+        self._carefree = care.recycle is None and care.ping is None
+        self._most = size + care.overflow
         self._open_one = open_one
-        self._patience = patience
         self._free: list[C] = []
+        self._born: dict[C, float] = {}  # of those that are to be recycled
         self._waiters: deque[asyncio.Future[C | None]] = deque()
         self._closed = False
         self._closing: set[asyncio.Future[None]] = set()
@@ -45,13 +62,23 @@ class Slots(Generic[C]):
     def free(self) -> int:
         return len(self._free)
 
+    @property
+    def waiting(self) -> int:
+        return sum(not waiter.done() for waiter in self._waiters)
+
     async def take(self) -> C:
-        if self._free:
+        if self._free and self._carefree:
             return self._free.pop()
         while True:
+            while self._free:
+                connection = self._free.pop()
+                if self._is_old(connection):
+                    await self.discard(connection)
+                elif self.care.ping is None or await self._lives(connection, self.care.ping):
+                    return connection
             if self._closed:
                 raise Unavailable("The database is closed.")
-            if self.open < self.size:
+            if self.open < self._most:
                 return await self._open_slot()
             handed = await self._wait()
             if handed is not None:
@@ -59,23 +86,19 @@ class Slots(Generic[C]):
 
     def give(self, connection: C) -> None:
         """Give back what was taken. What cannot be used any more is closed, and its slot is free."""
-        if self._closed or not connection.usable:
-            self.open -= 1
-            self._hand(None)
-            if self._closed and not self.open:
-                self._given_back.set()
-            closing = asyncio.ensure_future(connection.close())
-            self._closing.add(closing)  # an event loop keeps no task alive by itself
-            closing.add_done_callback(self._closing.discard)
-        elif not self._hand(connection):
+        old = not self._carefree and self._is_old(connection)
+        if old or self._closed or not connection.usable:
+            self._close_soon(connection)
+        elif self._hand(connection):
+            return
+        elif self.open > self.size:
+            self._close_soon(connection)
+        else:
             self._free.append(connection)
 
     async def discard(self, connection: C) -> None:
         """Give back a connection that is not to be used again."""
-        self.open -= 1
-        self._hand(None)
-        if self._closed and not self.open:
-            self._given_back.set()
+        self._forget(connection)
         await connection.close()
 
     async def close(self) -> None:
@@ -95,29 +118,59 @@ class Slots(Generic[C]):
         if self._closing:
             await asyncio.wait(self._closing, timeout=_LAST_STATEMENTS)
 
+    def _close_soon(self, connection: C) -> None:
+        self._forget(connection)
+        closing = asyncio.ensure_future(connection.close())
+        self._closing.add(closing)  # an event loop keeps no task alive by itself
+        closing.add_done_callback(self._closing.discard)
+
+    def _forget(self, connection: C) -> None:
+        self.open -= 1
+        self._born.pop(connection, None)
+        self._hand(None)
+        if self._closed and not self.open:
+            self._given_back.set()
+
+    def _is_old(self, connection: C) -> bool:
+        recycle = self.care.recycle
+        return recycle is not None and time.monotonic() - self._born[connection] >= recycle
+
+    async def _lives(self, connection: C, ping: Callable[[C], Awaitable[bool]]) -> bool:
+        try:
+            lives = await ping(connection)
+        except BaseException:
+            self._close_soon(connection)
+            raise
+        if not lives:
+            await self.discard(connection)
+        return lives
+
     async def _open_slot(self) -> C:
         self.open += 1
         try:
-            return await self._open_one()
+            made = await self._open_one()
         except BaseException:
             self.open -= 1
             self._hand(None)  # the next in line may try in our place
             raise
+        if self.care.recycle is not None:
+            self._born[made] = time.monotonic()
+        return made
 
     async def _wait(self) -> C | None:
         """A connection, or None: look again."""
         waiter: asyncio.Future[C | None] = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
         try:
-            async with asyncio.timeout(self._patience):
+            async with asyncio.timeout(self.care.patience):
                 return await waiter
         except BaseException as failure:
             if waiter.done() and not waiter.cancelled():
                 self._pass_on(waiter.result())
             if isinstance(failure, TimeoutError):
                 raise Unavailable(
-                    f"No database connection became free within {self._patience:g} s;"
-                    f" all {self.size} are in use."
+                    f"No database connection became free within {self.care.patience:g} s;"
+                    f" all {self._most} are in use."
                 ) from failure
             raise
 

@@ -172,7 +172,9 @@ class Store:
 
     def _locks(self, call: Call) -> bool:
         """Whether what is read must stay as it is until the end of the call, which may write it."""
-        return call.atomic and self._dialect.locks_reads
+        terms = call.terms
+        usual = terms.isolation is None and not terms.read_only  # else the caller has said how to read
+        return call.atomic and usual and self._dialect.locks_reads
 
     def _by_key(self, table: ModelTable, scope: Where, *, lock: bool) -> Statement:
         def select() -> sa.Select[Any]:

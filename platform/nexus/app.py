@@ -70,7 +70,7 @@ class Nexus:
     def attach(self, contributor: Contributor) -> None:
         """Offer what `contributor` has: the models of a DataFlow, those that come later included."""
         self._contributors.append(contributor)
-        contributor.contribute(self.registry)
+        contributor.contribute(self.runtime)
         if contributor.changes is not None:
             self.feed.add(contributor.changes)
 

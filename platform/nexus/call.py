@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import uuid
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Literal
 
-from nexus.errors import NexusError, WriteInRead
+from nexus.block import Block
+from nexus.deadline import until
+from nexus.errors import InvalidInput, NexusError, WriteInRead
 from nexus.operation import Effect, Operation
-from nexus.ports import Resource, Unit
+from nexus.ports import Resource, Terms, Unit
 from nexus.session import Session
 
 if TYPE_CHECKING:
     from nexus.arguments import Given
     from nexus.runtime import Runtime
+
+USUAL = Terms()
+
+CURRENT: contextvars.ContextVar[Call | None] = contextvars.ContextVar("nexus_call", default=None)
+"""The call that the running task works for; what a program does directly joins it."""
 
 
 _OUTSIDE = frozenset({"rest", "cli", "mcp", "websocket"})
@@ -26,30 +34,48 @@ class Call:
 
     Everything that runs inside shares it, and so commits or rolls back together. `atomic` says that the
     call may do more than one thing: its statements then go through one transaction per resource, begun at
-    the first of them. Otherwise its one statement commits by itself.
+    the first of them, by its `terms`. Otherwise its one statement commits by itself; `kept` says that this
+    has happened. After `deadline` statements are cancelled.
     """
 
     __slots__ = (
+        "_block",
         "_run_id",
-        "_units",
         "atomic",
         "channel",
+        "deadline",
+        "kept",
+        "loop",
         "operation",
         "over",
         "runtime",
         "session",
+        "terms",
         "written",
     )
 
-    def __init__(self, runtime: Runtime, session: Session, operation: Operation, channel: str) -> None:
+    def __init__(
+        self,
+        runtime: Runtime,
+        session: Session,
+        operation: Operation,
+        channel: str,
+        *,
+        terms: Terms | None = None,
+        deadline: float | None = None,
+    ) -> None:
         self.runtime = runtime
         self.session = session
         self.operation = operation
         self.channel = channel
-        self.atomic = operation.atomic and operation.effect is Effect.RUN
+        self.terms = terms or USUAL
+        self.deadline = deadline
+        self.atomic = terms is not None or (operation.atomic and operation.effect is Effect.RUN)
+        self.kept = False
         self.over = False
         self.written: set[Resource] = set()
-        self._units: dict[Resource, _OpenUnit] = {}
+        self.loop = asyncio.get_running_loop()
+        self._block: Block | None = None
         self._run_id: str | None = None
 
     @property
@@ -64,6 +90,11 @@ class Call:
             self._run_id = uuid.uuid4().hex
         return self._run_id
 
+    @property
+    def repeatable(self) -> bool:
+        """Whether it can begin anew after a rollback: nothing of it was kept."""
+        return not self.kept and (self.atomic or self.operation.effect is not Effect.RUN)
+
     async def run(self, name: str | Operation, arguments: Given) -> Any:
         """The inner door: run another operation inside this call, with the same session, the same checks
         and the same transaction."""
@@ -72,13 +103,45 @@ class Call:
         accepted = operation.arguments.accept(arguments, in_process=self.in_process)
         return await operation.handler(self, accepted)
 
+    async def inside(self, terms: Terms = USUAL) -> Call:
+        """Begin a part that ends with its own commit or rollback. Of an atomic call it is undone alone and
+        kept with the rest, whose statements wait until it ends; else it is a transaction of its own."""
+        self.check()
+        part = Call(
+            self.runtime,
+            self.session,
+            self.operation,
+            self.channel,
+            terms=self.terms if self.atomic else terms,
+            deadline=self.deadline,
+        )
+        part._run_id = self.run_id
+        if self.atomic:
+            part.written = self.written
+            part._block = await self._opened().inside()
+        return part
+
+    def check(self) -> None:
+        """Raises NexusError when the call cannot be used, or not from here."""
+        if self.over:
+            raise NexusError(
+                f"'{self.operation.name}' has ended: its call cannot be used any more.",
+                remedy="Wait for every task that works in it before it ends.",
+            )
+        if self.loop is not asyncio.get_running_loop():
+            raise NexusError(
+                f"The call of '{self.operation.name}' belongs to another event loop.",
+                remedy="Use the asynchronous face where it was begun, the synchronous one with its own.",
+            )
+
     @asynccontextmanager
     async def connection(
         self, resource: Resource, *, write: bool, statements: Literal["one", "many"] = "one"
     ) -> AsyncIterator[Any]:
         """A connection of `resource`: the call's transaction if there is one or must be one, else any free
         connection for one statement."""
-        self._check_open()
+        if self.over:
+            self.check()
         if write:
             if self.operation.effect is Effect.READ:
                 raise WriteInRead(
@@ -86,78 +149,80 @@ class Call:
                     remedy="Declare its effect as what it does.",
                 )
             self.written.add(resource)
-        unit = self._units.get(resource)
-        may_write = self.operation.effect is not Effect.READ
-        if unit is not None or (may_write and (self.atomic or statements == "many")):
-            if unit is None:  # one connection for a call: a second could wait for the first for ever
-                unit = self._units[resource] = _OpenUnit()
-            async with unit.lock:
-                self._check_open()  # it may have ended while this waited
-                if unit.work is None:
-                    unit.work = await resource.begin(self)
-                yield unit.work.connection
+        if self.atomic or self._block is not None or self._is_whole(statements):
+            limit = nullcontext() if self.deadline is None else until(self.deadline, self.operation.name)
+            async with limit, self._opened().use(resource) as work:
+                yield work.connection
+            return
+        if statements == "many" and self.operation.effect is not Effect.READ:
+            async with self._alone(resource) as connection:
+                yield connection
         else:
             async with resource.lend(self, write=write) as connection:
                 yield connection
+        self.kept = self.kept or write
 
     async def commit(self) -> None:
         """Commit what is open. Work on several resources commits one after the other: a failure rolls the
         remaining ones back, and says so."""
         self.over = True
-        while self._units:
-            _, unit = self._units.popitem()
-            try:
-                await _finish(unit.commit())
-            except BaseException:
-                await self.rollback()
-                raise
+        if self._block is not None:
+            await self._block.keep()
 
     async def rollback(self) -> None:
         self.over = True
-        units = list(self._units.values())
-        self._units.clear()
-        for unit in units:
-            await _finish(unit.rollback())
+        if self._block is not None and not self._block.over:
+            await self._block.undo()
 
-    def _check_open(self) -> None:
-        if self.over:
-            raise NexusError(f"'{self.operation.name}' has ended: its call cannot be used any more.")
+    def _is_whole(self, statements: str) -> bool:
+        """A model's operation that needs several statements has a transaction as well. Once it is open every
+        statement goes there: a second connection could wait for the first for ever."""
+        return statements == "many" and self.operation.effect not in (Effect.READ, Effect.RUN)
 
+    @asynccontextmanager
+    async def _alone(self, resource: Resource) -> AsyncIterator[Any]:
+        """A transaction for as many statements as one write takes."""
+        block = Block(self._begin)
+        try:
+            async with block.use(resource) as work:
+                yield work.connection
+        except BaseException:
+            await block.undo()
+            raise
+        await block.keep()
 
-class _OpenUnit:
-    """A transaction that begins when the first statement needs it; `lock` keeps statements one at a time,
-    and the end after the last of them."""
+    def _opened(self) -> Block:
+        if self._block is None:
+            self._block = Block(self._begin)
+        return self._block
 
-    __slots__ = ("lock", "work")
-
-    def __init__(self) -> None:
-        self.lock = asyncio.Lock()
-        self.work: Unit | None = None
-
-    async def commit(self) -> None:
-        async with self.lock:
-            if self.work is not None:
-                await self.work.commit()
-
-    async def rollback(self) -> None:
-        async with self.lock:
-            if self.work is not None:
-                await self.work.rollback()
+    async def _begin(self, resource: Resource) -> Unit:
+        return await resource.begin(self)
 
 
 def is_in_process(channel: str) -> bool:
     return channel not in _OUTSIDE
 
 
-async def _finish(work: Any) -> None:
-    """Await to the end, even when the awaiting task is cancelled meanwhile."""
-    task = asyncio.ensure_future(work)
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.shield(task)
-        except asyncio.CancelledError as request:
-            cancelled = request
-    task.result()
-    if cancelled is not None:
-        raise cancelled
+def joined(session: Session | None) -> Call | None:
+    """The call that direct work for `session` is a part of; None when it is a call of its own. An atomic call
+    takes everything: raises InvalidInput for another session, NexusError when it has ended."""
+    call = CURRENT.get()
+    if call is None:
+        return None
+    stranger = session not in (None, call.session)
+    if not call.atomic and (stranger or call.over or call.loop is not asyncio.get_running_loop()):
+        return None
+    call.check()
+    if stranger:
+        raise InvalidInput(
+            f"The transaction around this belongs to '{call.session.user}'.",
+            remedy="Use one session inside of a transaction.",
+        )
+    return call
+
+
+def session_for(session: Session | None, default: Session) -> Session:
+    """Whom direct work is for: whom was said, else whom the running operation is for."""
+    call = CURRENT.get()
+    return session or (default if call is None else call.session)

@@ -19,6 +19,7 @@ NexusError                    NX-500   the root; a failure whose cause is ours
 ├── Conflict                  NX-409   the database refuses: unique, foreign key, version
 ├── TimedOut                  NX-504   also an asyncio.TimeoutError
 ├── Unavailable               NX-503   a resource is busy or gone; trying again may help
+│   └── Retryable             NX-505   the database gave up in favour of another transaction; nothing was kept
 ├── SlowConsumer              NX-429   a subscriber that does not keep up
 ├── WriteInRead               NX-501   an operation declared as reading tries to write
 ├── RegistrationError         DF-801   a model, workflow or operation that cannot be registered
@@ -212,6 +213,14 @@ class Unavailable(NexusError):
     title = "Unavailable"
     status = 503
     exit_code = 6
+
+
+class Retryable(Unavailable):
+    """A deadlock or a serialization failure: the database has undone the whole transaction in favour of
+    another one. Run again from the beginning, it will probably succeed."""
+
+    code = "NX-505"
+    title = "Try again"
 
 
 class SlowConsumer(NexusError):

@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import threading
+import weakref
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from types import TracebackType
@@ -98,8 +100,9 @@ class Feed:
         self.policy.check(session, self._listing(topic))
 
     def wake(self, source: ChangeSource) -> None:
-        """Say that `source` has grown. Only a hint: the log is what counts."""
-        if (tail := self._tails.get(source)) is not None:
+        """Say that `source` has grown, to whoever follows it in this process: another application or event
+        loop may. Only a hint: the log is what counts."""
+        for tail in _TAILS.get(source, ()):
             tail.wake()
 
     def open(self) -> None:
@@ -134,6 +137,7 @@ class Feed:
         tail = self._tails.get(source)
         if tail is None:
             tail = self._tails[source] = _Tail(source, position)
+            _followed(source, tail)
         return tail
 
     def _leave(self, source: ChangeSource, subscription: Subscription) -> None:
@@ -142,6 +146,7 @@ class Feed:
             tail.subscribers.discard(subscription)
             if not tail.subscribers:
                 del self._tails[source]
+                _followed(source, without=tail)
                 tail.stop()
 
 
@@ -310,6 +315,10 @@ class _Tail:
         self._grown = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
+    @property
+    def alive(self) -> bool:
+        return not self._loop.is_closed()
+
     def attach(self, subscription: Subscription) -> None:
         self.subscribers.add(subscription)
         if not self._tasks:
@@ -319,7 +328,8 @@ class _Tail:
             ]
 
     def wake(self) -> None:
-        self._loop.call_soon_threadsafe(self._grown.set)
+        with contextlib.suppress(RuntimeError):  # its event loop may have ended without a word
+            self._loop.call_soon_threadsafe(self._grown.set)
 
     def close(self) -> None:
         for subscription in self.subscribers:
@@ -357,3 +367,14 @@ class _Tail:
                 logger.exception("waiting for other processes' changes failed")
                 await asyncio.sleep(1)
             self._grown.set()
+
+
+# Tuples that are replaced, never changed: `wake` reads from any thread.
+_TAILS: weakref.WeakKeyDictionary[ChangeSource, tuple[_Tail, ...]] = weakref.WeakKeyDictionary()
+_tails_lock = threading.Lock()
+
+
+def _followed(source: ChangeSource, by: _Tail | None = None, *, without: _Tail | None = None) -> None:
+    with _tails_lock:
+        others = tuple(tail for tail in _TAILS.get(source, ()) if tail is not without and tail.alive)
+        _TAILS[source] = others if by is None else (*others, by)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 from nexus.filters import Filter
 from nexus.registry import Registry
@@ -13,8 +13,10 @@ from nexus.session import Session
 
 if TYPE_CHECKING:
     from nexus.call import Call
+    from nexus.runtime import Runtime
 
 Record = Mapping[str, Any]
+Isolation: TypeAlias = Literal["read_committed", "repeatable_read", "serializable"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,14 @@ class ChangeSource(Protocol):
         """Return when the log may have grown by another process's doing, or after a second at most."""
 
 
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How a transaction is to be run; `isolation` None is what the resource usually does."""
+
+    isolation: Isolation | None = None
+    read_only: bool = False
+
+
 class Unit(Protocol):
     """Work on one resource that becomes visible as a whole or not at all."""
 
@@ -88,6 +98,15 @@ class Unit(Protocol):
     async def commit(self) -> None: ...
 
     async def rollback(self) -> None: ...
+
+    async def savepoint(self, name: str) -> None:
+        """Begin a part that can be undone alone. Parts end in the opposite order of their beginning."""
+
+    async def release(self, name: str) -> None:
+        """End that part and keep it."""
+
+    async def undo(self, name: str) -> None:
+        """End that part and leave nothing of it behind."""
 
 
 class Resource(Protocol):
@@ -101,7 +120,8 @@ class Resource(Protocol):
         """A connection for one statement that commits by itself."""
 
     async def begin(self, call: Call) -> Unit:
-        """A transaction on a connection of its own."""
+        """A transaction on a connection of its own, by the call's terms; raises ConfigurationError for terms
+        that cannot be honoured."""
 
 
 class Contributor(Protocol):
@@ -110,8 +130,8 @@ class Contributor(Protocol):
     @property
     def changes(self) -> ChangeSource | None: ...
 
-    def contribute(self, registry: Registry) -> None:
-        """Add the operations that there are, and from now on those that come."""
+    def contribute(self, runtime: Runtime) -> None:
+        """Add the operations that there are to its registry, and from now on those that come."""
 
     async def close(self) -> None:
         """Give back what is held in the running event loop."""
@@ -164,6 +184,9 @@ class Modelled(Protocol):
 
     def install_sql(self, *models: str) -> list[str]:
         """What the first use of these models, or of all, would run; touches no database."""
+
+    async def install(self) -> list[str]:
+        """Run that for all models now; the names of their tables."""
 
 
 class Runnable(Protocol):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable
+import random
 from typing import TYPE_CHECKING, Any
 
-from nexus.call import Call, is_in_process
-from nexus.errors import NexusError, TimedOut
+from nexus.call import CURRENT, Call, is_in_process
+from nexus.deadline import deadline_in, until
+from nexus.errors import NexusError, Retryable
 from nexus.policy import Policy
 from nexus.registry import Registry
 from nexus.session import Session
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
     from nexus.feed import Feed
 
 logger = logging.getLogger("nexus")
+
+ATTEMPTS = 3
+_SHORTEST_PAUSE = 0.01
+_LONGEST_PAUSE = 1.0
 
 
 class Runtime:
@@ -36,41 +41,59 @@ class Runtime:
         timeout: float | None = None,
     ) -> Any:
         """Run one operation for `session`: check the permission, validate the arguments, run, commit, and
-        only then wake the feed. Whatever fails, nothing of it stays behind.
+        only then wake the feed. Whatever fails, nothing of it stays behind. What the database gave up in
+        favour of another transaction is begun anew, a few times.
 
         Raises NexusError only; what a handler raises otherwise is logged and becomes the root of the tree,
         without its message."""
         operation = self.registry.outside(name)
         self.policy.check(session, operation)
         accepted = operation.arguments.accept(arguments, in_process=is_in_process(channel))
-        call = Call(self, session, operation, channel)
+        deadline = deadline_in(timeout)
+        attempt = 1
+        while True:
+            call = Call(self, session, operation, channel)
+            try:
+                return await self._run(call, accepted, deadline)
+            except Retryable:
+                if attempt == ATTEMPTS or not call.repeatable or not await pause(attempt, deadline):
+                    raise
+            attempt += 1
+
+    async def _run(self, call: Call, accepted: Any, deadline: float | None) -> Any:
+        operation = call.operation
+        before = CURRENT.set(call)
         try:
-            if timeout is None:
+            if deadline is None:
                 result = await operation.handler(call, accepted)
             else:
-                result = await _within(timeout, operation.handler(call, accepted), operation.name)
+                async with until(deadline, f"'{operation.name}'"):
+                    result = await operation.handler(call, accepted)
             await call.commit()
         except BaseException as failure:
             await call.rollback()
-            self._wake(call)  # a statement that committed by itself may precede the failure
+            self.wake(call)  # a statement that committed by itself may precede the failure
             raise _outward(failure, operation.name) from failure
-        self._wake(call)
+        finally:
+            CURRENT.reset(before)
+        self.wake(call)
         return result
 
-    def _wake(self, call: Call) -> None:
+    def wake(self, call: Call) -> None:
+        """Tell the feed what a call has written, after its end."""
         for resource in call.written:
             if resource.changes is not None:
                 self.feed.wake(resource.changes)
 
 
-async def _within(seconds: float, work: Awaitable[Any], name: str) -> Any:
-    try:
-        async with asyncio.timeout(seconds) as limit:
-            return await work
-    except TimeoutError as failure:
-        if not limit.expired():
-            raise
-        raise TimedOut(f"'{name}' did not end within {seconds:g} s; nothing of it was kept.") from failure
+async def pause(attempt: int, deadline: float | None = None) -> bool:
+    """Wait before the next attempt, each time longer and never together with others; False, at once, when
+    the deadline would pass meanwhile."""
+    seconds = min(_LONGEST_PAUSE, _SHORTEST_PAUSE * 4**attempt) * random.uniform(0.5, 1.5)
+    if deadline is not None and asyncio.get_running_loop().time() + seconds >= deadline:
+        return False
+    await asyncio.sleep(seconds)
+    return True
 
 
 def _outward(failure: BaseException, name: str) -> BaseException:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataflow.pool import Slots
+from dataflow.pool import Care, Slots
 from nexus.errors import Unavailable
 
 
@@ -44,7 +44,7 @@ def test_no_slot_is_lost(seed: int, size: int, failing: float) -> None:
     async def story() -> None:
         chance = random.Random(seed)
         socket = Socket(chance, failing)
-        slots = Slots(socket, size, patience=5)
+        slots = Slots(socket, size, Care(patience=5))
         in_use: set[Plug] = set()
 
         async def use() -> None:
@@ -82,7 +82,7 @@ def test_no_slot_is_lost(seed: int, size: int, failing: float) -> None:
 
 
 async def test_waiting_has_an_end() -> None:
-    slots = Slots(Socket(random.Random(1)), 1, patience=0.05)
+    slots = Slots(Socket(random.Random(1)), 1, Care(patience=0.05))
     held = await slots.take()
     with pytest.raises(Unavailable, match="all 1 are in use"):
         await slots.take()

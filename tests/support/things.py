@@ -13,7 +13,7 @@ from nexus import Call, Effect, Nexus, Operation, Session, Settings
 from nexus.errors import Conflict, NotFound
 from nexus.filters import Fields, Filter, matches, parse
 from nexus.ports import LoggedChange, LogHead, Record, Snapshot, Unit
-from nexus.registry import Registry
+from nexus.runtime import Runtime
 
 FIELDS = ("id", "name", "size", "note")
 
@@ -81,8 +81,8 @@ class Things:
     def changes(self) -> Things:
         return self
 
-    def contribute(self, registry: Registry) -> None:
-        registry.add(*operations(self))
+    def contribute(self, runtime: Runtime) -> None:
+        runtime.registry.add(*operations(self))
 
     async def close(self) -> None:
         pass

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import datetime
-import decimal
-import uuid
 from dataclasses import dataclass
 from typing import Any
-
-import msgspec
 
 from nexus.call import Call
 from nexus.errors import NexusError
 from nexus.operation import Effect, Operation
+from nexus.results import plain
 from nexus_workflows.graph import ORDER, Graph, Node
 from nexus_workflows.values import fill, look_up
-
-_KEPT = (datetime.datetime, datetime.date, datetime.time, decimal.Decimal, uuid.UUID, bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +49,7 @@ class Plan:
             except NexusError as failure:
                 failure.node = failure.node or name
                 raise
-            results[name] = scope[name] = msgspec.to_builtins(result, builtin_types=_KEPT)
+            results[name] = scope[name] = plain(result)
         return results
 
     def _arguments(self, step: Step, scope: dict[str, Any], results: dict[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from nexus.errors import NexusError, RegistrationError, did_you_mean
+from nexus.results import step_into
 
 Path: TypeAlias = tuple[str, ...]
 
@@ -133,15 +134,11 @@ def look_up(value: Any, path: Path) -> Any:
     """The value at `path`, whose steps are keys or numbers of items. `data` and `result`, where there is no
     such key, are a list's records, else the whole."""
     for depth, step in enumerate(path):
-        if isinstance(value, Mapping) and step in value:
-            value = value[step]
-        elif isinstance(value, Mapping) and step in ("data", "result"):
-            value = value.get("records", value)
-        elif isinstance(value, list) and step.isdecimal() and int(step) < len(value):
-            value = value[int(step)]
-        else:
+        try:
+            value = step_into(value, step)
+        except KeyError:
             known = list(value) if isinstance(value, Mapping) else []
-            raise MissingValue(".".join(path[: depth + 1]), did_you_mean(step, known))
+            raise MissingValue(".".join(path[: depth + 1]), did_you_mean(step, known)) from None
     return value
 
 

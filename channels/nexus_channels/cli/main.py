@@ -19,6 +19,7 @@ The resources of the application are commands as well: 'nexus products list', 'n
 _EPILOG = """\
 Examples:
   nexus serve --port 8080
+  nexus install --sql
   nexus products create --name Lamp --price 9.5
   nexus products list --filter '{"price": {"$gt": 3}}' --limit 5
   nexus products watch --snapshot
@@ -128,6 +129,22 @@ def serve(state: State, host: str | None, port: int | None) -> None:
     app = state.application()
     app.settings = replace(app.settings, app=state.reference)
     app.serve(host=host, port=port)
+
+
+@program.command(params=[output_option()])
+@click.option("--sql", is_flag=True, help="Print what would be run, and touch no database.")
+@click.pass_obj
+def install(state: State, sql: bool) -> None:
+    """Make in the databases what the models need: tables, system tables, triggers.
+
+    Running it again changes nothing.
+    """
+    from nexus_channels.cli.models import install_models, print_sql
+
+    if sql:
+        print_sql(state, ())
+    else:
+        install_models(state)
 
 
 @program.command()

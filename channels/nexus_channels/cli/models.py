@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 
+from nexus import Nexus
 from nexus.errors import InvalidInput, did_you_mean
 from nexus.ports import DescribedField, DescribedModel, Modelled
 from nexus_channels.cli.options import type_name
@@ -45,6 +47,16 @@ def print_sql(state: State, wanted: Iterable[str]) -> None:
     # Two models of one database begin with the same statements: those of its change log.
     for statement in dict.fromkeys(statements):
         write(statement.strip().rstrip(";").encode() + b";\n\n")
+
+
+def install_models(state: State) -> None:
+    """Make the tables of all models, and write their names."""
+    show({"installed": asyncio.run(_install(state.application(), _sources(state)))}, state)
+
+
+async def _install(application: Nexus, sources: list[Modelled]) -> list[str]:
+    async with application.running():
+        return [table for source in sources for table in await source.install()]
 
 
 def _sources(state: State) -> list[Modelled]:

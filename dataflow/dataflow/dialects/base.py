@@ -13,6 +13,7 @@ from dataflow.dialects.filter_sql import FilterSql
 from dataflow.fields import Field
 from dataflow.model import Model
 from nexus.call import Call
+from nexus.ports import Isolation
 
 Row = Sequence[Any]
 
@@ -53,7 +54,8 @@ class Connection(Protocol):
     async def run(self, sql: str) -> None:
         """Run one statement exactly as it is written: no character of it stands for a parameter."""
 
-    async def begin(self, *, write: bool) -> None: ...
+    async def begin(self, *, write: bool, isolation: Isolation | None = None) -> None:
+        """A transaction of at least this isolation; without `write`, one that only reads."""
 
     async def commit(self) -> None: ...
 
@@ -72,6 +74,11 @@ class Found:
     captured: bool
 
 
+def isolation_sql(level: Isolation) -> str:
+    """`repeatable_read` as the standard's grammar has it."""
+    return level.replace("_", " ").upper()
+
+
 class LogReader(Protocol):
     """How the change log of a database is read."""
 
@@ -88,16 +95,18 @@ class LogReader(Protocol):
 class Dialect(Protocol):
     """One database engine, at one address.
 
-    `writers` is None where any of the `readers` connections may write. `returning` says which of insert,
-    update and delete can return their rows; it is known once a connection is open. `log` is None where
-    changes cannot be followed. `makes_log` says that the log's own tables may be made when they are missing,
-    `repeats_indexes` that CREATE INDEX knows IF NOT EXISTS.
+    `overflow` is how many connections more there may be while they are needed. `writers` is None where any
+    of the `readers` connections may write. `returning` says which of insert, update and delete can return
+    their rows; it is known once a connection is open. `log` is None where changes cannot be followed.
+    `makes_log` says that the log's own tables may be made when they are missing, `repeats_indexes` that
+    CREATE INDEX knows IF NOT EXISTS.
     """
 
     name: str
     location: str
     compiler: sa.engine.Dialect
     readers: int
+    overflow: int
     writers: int | None
     returning: frozenset[str]
     locks_reads: bool

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import datetime
+import logging
 import uuid
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 import aiomysql
+import pymysql
 import sqlalchemy as sa
-from pymysql.constants import CLIENT
+from pymysql.constants import CLIENT, ER
 from sqlalchemy.dialects import mysql as mysql_sql
 from sqlalchemy.dialects.mysql import aiomysql as aiomysql_sql
 
 from dataflow.dialects.address import Address, address_from, number
-from dataflow.dialects.base import Codec, Done, Found, LogReader
+from dataflow.dialects.base import Codec, Done, Found, LogReader, isolation_sql
 from dataflow.dialects.ddl import quoted
 from dataflow.dialects.filter_sql import FilterSql
 from dataflow.dialects.mysql_cursor import Cursor
@@ -25,8 +29,12 @@ from dataflow.dialects.values import combined, decimal_from, json_reader, json_t
 from dataflow.fields import Field, Kind
 from dataflow.model import Model
 from dataflow.numbers import DIGITS, SCALE
+from nexus.block import finish
 from nexus.call import Call
 from nexus.errors import DatabaseUrlError, Unavailable
+from nexus.ports import Isolation
+
+logger = logging.getLogger("nexus")
 
 _OPTIONS = frozenset({"charset", "connect_timeout", "pool_size", "returning"})
 _PREPARE = (
@@ -36,6 +44,7 @@ _PREPARE = (
 _ISOLATION = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED"
 _LOCK_SECONDS = 30
 _UUID_LENGTH = 36
+_CANCEL_AGAIN = 0.2
 
 
 def _to_naive(value: datetime.datetime) -> datetime.datetime:
@@ -65,6 +74,7 @@ class Mysql:
 
     name = "MySQL/MariaDB"
     writers: int | None = None
+    overflow = 20
     locks_reads = True
     nulls_first = True
     log: LogReader | None = None
@@ -129,28 +139,43 @@ class Mysql:
         return None  # AUTO_INCREMENT goes on from the largest key there ever was
 
     async def open_reader(self) -> MysqlConnection:
-        address = self.address
         try:
-            driver = await aiomysql.connect(
-                host=address.host,
-                port=address.port,
-                user=address.user,
-                password=address.password or "",
-                db=address.database,
-                charset="utf8mb4",
-                autocommit=True,
-                connect_timeout=number(address, "connect_timeout", 10),
-                client_flag=CLIENT.FOUND_ROWS,
-                init_command=_PREPARE,
-            )
+            driver = await self._connect()
         except Exception as failure:
             raise translated(failure) from failure
         self._learn(driver.get_server_info())
-        connection = MysqlConnection(driver, self._keys)
+        connection = MysqlConnection(driver, self._keys, self._cancel)
         await connection.fetch(_ISOLATION)
         return connection
 
     open_writer = open_reader
+
+    async def _cancel(self, what: str) -> None:
+        """KILL something, on a connection of its own: the one that is to be helped is busy."""
+        other = await self._connect()
+        try:
+            cursor = await other.cursor()
+            await cursor.execute(f"KILL {what}")
+        except pymysql.err.OperationalError as failure:
+            if failure.args[0] != ER.NO_SUCH_THREAD:  # it has ended meanwhile
+                raise
+        finally:
+            other.close()
+
+    async def _connect(self) -> aiomysql.Connection:
+        address = self.address
+        return await aiomysql.connect(
+            host=address.host,
+            port=address.port,
+            user=address.user,
+            password=address.password or "",
+            db=address.database,
+            charset="utf8mb4",
+            autocommit=True,
+            connect_timeout=number(address, "connect_timeout", 10),
+            client_flag=CLIENT.FOUND_ROWS,
+            init_command=_PREPARE,
+        )
 
     def _learn(self, version: str) -> None:
         """What this server can do. It is known before any statement is built."""
@@ -206,14 +231,18 @@ class Mysql:
 
 
 class MysqlConnection:
-    """One connection. The driver closes it when a statement is cancelled."""
+    """One connection. A statement that is cancelled is cancelled in the server too: in a transaction so that
+    the connection can be used on; else the driver closes the connection, and the server is told to."""
 
-    __slots__ = ("_driver", "_keys", "_open", "caller")
+    __slots__ = ("_cancel", "_driver", "_keys", "_open", "caller")
 
-    def __init__(self, driver: aiomysql.Connection, keys: Mapping[str, str]) -> None:
+    def __init__(
+        self, driver: aiomysql.Connection, keys: Mapping[str, str], cancel: Callable[[str], Awaitable[None]]
+    ) -> None:
         self.caller: Call | None = None
         self._driver = driver
         self._keys = keys
+        self._cancel = cancel
         self._open = False  # a transaction
 
     @property
@@ -221,32 +250,21 @@ class MysqlConnection:
         return not self._driver.closed
 
     async def fetch(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
-        try:
-            cursor = await self._driver.cursor(Cursor)
-            await cursor.execute(sql, parameters)
-            rows: list[Any] = await cursor.fetchall()
-        except Exception as failure:
-            raise translated(failure, self._keys) from failure
+        cursor = await self._run(sql, parameters)
+        rows: list[Any] = await cursor.fetchall()  # at once: the driver has read them all
         return rows
 
     async def execute(self, sql: str, parameters: Sequence[Any] = ()) -> Done:
-        try:
-            cursor = await self._driver.cursor(Cursor)
-            await cursor.execute(sql, parameters)
-        except Exception as failure:
-            raise translated(failure, self._keys) from failure
+        cursor = await self._run(sql, parameters)
         return Done(cursor.rowcount, cursor.lastrowid or 0)
 
     async def run(self, sql: str) -> None:
-        try:
-            cursor = await self._driver.cursor()
-            await cursor.execute(sql)
-        except Exception as failure:
-            raise translated(failure, self._keys) from failure
+        await self._run(sql, None)
 
-    async def begin(self, *, write: bool) -> None:
-        if not write:
-            await self.fetch("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+    async def begin(self, *, write: bool, isolation: Isolation | None = None) -> None:
+        if isolation is not None or not write:
+            level = isolation_sql(isolation or "repeatable_read")
+            await self.fetch(f"SET TRANSACTION ISOLATION LEVEL {level}{'' if write else ', READ ONLY'}")
         await self.fetch("START TRANSACTION")
         self._open = True
 
@@ -261,6 +279,47 @@ class MysqlConnection:
 
     async def close(self) -> None:
         self._driver.close()
+
+    async def _run(self, sql: str, parameters: Sequence[Any] | None) -> Cursor:
+        try:
+            if not self._open:
+                return await self._execute(sql, parameters)
+            running = asyncio.ensure_future(self._execute(sql, parameters))
+            try:
+                return await asyncio.shield(running)
+            except asyncio.CancelledError:
+                await finish(self._stop(running))
+                raise
+        except asyncio.CancelledError:
+            if not self.usable:
+                await finish(self._try_cancel(f"CONNECTION {self._driver.thread_id()}"))
+            raise
+        except Exception as failure:
+            raise translated(failure, self._keys) from failure
+
+    async def _execute(self, sql: str, parameters: Sequence[Any] | None) -> Cursor:
+        cursor: Cursor = await self._driver.cursor(Cursor)
+        await cursor.execute(sql, parameters)
+        return cursor
+
+    async def _stop(self, running: asyncio.Future[Any]) -> None:
+        """Have the server end what runs. It is told again until it has: a word may come too early."""
+        while not running.done():
+            if not await self._try_cancel(f"QUERY {self._driver.thread_id()}"):
+                self._driver.close()
+            await asyncio.wait([running], timeout=_CANCEL_AGAIN)
+        if not running.cancelled():
+            running.exception()  # whatever became of it, nobody waits for it
+        with contextlib.suppress(pymysql.err.OperationalError):
+            await self._execute("DO 0", ())  # takes a word that came too late
+
+    async def _try_cancel(self, what: str) -> bool:
+        try:
+            await self._cancel(what)
+        except (OSError, pymysql.err.MySQLError):
+            logger.exception("a statement of a cancelled task may go on in the database server")
+            return False
+        return True
 
 
 def mysql_from(rest: str) -> Mysql:

@@ -8,14 +8,15 @@ from collections.abc import Mapping
 from pymysql import err
 from pymysql.constants import ER
 
-from nexus.errors import Conflict, InvalidInput, NexusError, Unavailable
+from nexus.errors import Conflict, InvalidInput, NexusError, Retryable, Unavailable
 
 _KEY = re.compile(r"for key '(?:[^'.]*\.)?(?P<key>[^']+)'$")
 _COLUMN = re.compile(r"(?:[Cc]olumn|Field) '(?P<column>[^']+)'")
 _OUT_OF_RANGE_IN_EXPRESSION = 1690
 _STATEMENT_TOO_LARGE = 1153
 _READ_ONLY = frozenset({1290, 1792, 1836})
-_IN_THE_WAY = frozenset({ER.LOCK_DEADLOCK, ER.LOCK_WAIT_TIMEOUT, 1020})
+_IN_THE_WAY = frozenset({ER.LOCK_DEADLOCK, 1020})
+_CANCELLED = 1317
 _REFUSED = frozenset({ER.ACCESS_DENIED_ERROR, ER.DBACCESS_DENIED_ERROR, 1698})
 _LOST = frozenset({2003, 2006, 2013, 2055, 1053, 1927})
 _FULL = frozenset({ER.DISK_FULL, ER.RECORD_FILE_FULL, 1041})
@@ -53,7 +54,11 @@ def _by_number(number: object, message: str, keys: Mapping[str, str]) -> NexusEr
     if number == _STATEMENT_TOO_LARGE:
         return InvalidInput("A value is larger than the database can hold.")
     if number in _IN_THE_WAY:
-        return Unavailable("Another transaction was in the way.", remedy="Try again.")
+        return Retryable("Another transaction was in the way.", remedy="Try again.")
+    if number == ER.LOCK_WAIT_TIMEOUT:
+        return Unavailable("Another transaction was in the way for too long.", remedy="Try again.")
+    if number == _CANCELLED:
+        return Unavailable("The statement was cancelled.")
     if number in _REFUSED:
         return Unavailable("The database refuses the user or the password.")
     if number == ER.BAD_DB_ERROR:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import uuid
 import zlib
@@ -15,7 +16,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.dialects.postgresql import asyncpg as asyncpg_sql
 
 from dataflow.dialects.address import Address, address_from, number
-from dataflow.dialects.base import Codec, Done, Found, LogReader
+from dataflow.dialects.base import Codec, Done, Found, LogReader, isolation_sql
 from dataflow.dialects.ddl import quoted
 from dataflow.dialects.filter_sql import FilterSql
 from dataflow.dialects.postgresql_errors import translated
@@ -24,11 +25,14 @@ from dataflow.dialects.values import combined, decimal_from, json_reader, json_t
 from dataflow.fields import Field, Kind
 from dataflow.model import Model
 from dataflow.numbers import DIGITS, SCALE
+from nexus.block import finish
 from nexus.call import Call
-from nexus.errors import DatabaseUrlError
+from nexus.errors import DatabaseUrlError, Unavailable
+from nexus.ports import Isolation
 
 _OPTIONS = frozenset({"sslmode", "connect_timeout", "application_name", "pool_size"})
 _SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+_SETTLING = 10.0
 _LOCK_SPACE = 0x4E58  # of the advisory locks that guard the making of tables
 
 
@@ -53,6 +57,7 @@ class Postgresql:
 
     name = "PostgreSQL"
     writers: int | None = None
+    overflow = 20
     returning = frozenset({"insert", "update", "delete"})
     locks_reads = True
     nulls_first = False
@@ -195,29 +200,57 @@ class PostgresqlConnection:
     async def fetch(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
         try:
             rows: list[Any] = await self._driver.fetch(sql, *parameters)
+        except asyncio.CancelledError:
+            await finish(self._settled())
+            raise
         except Exception as failure:
-            raise translated(failure) from failure
+            raise self._failed(failure) from failure
         return rows
 
     async def execute(self, sql: str, parameters: Sequence[Any] = ()) -> Done:
         try:
             status: str = await self._driver.execute(sql, *parameters)
+        except asyncio.CancelledError:
+            await finish(self._settled())
+            raise
         except Exception as failure:
-            raise translated(failure) from failure
+            raise self._failed(failure) from failure
         return Done(int(status.rpartition(" ")[2]), 0)
 
     async def run(self, sql: str) -> None:
         await self.fetch(sql)
 
-    async def begin(self, *, write: bool) -> None:
-        await self.fetch("BEGIN" if write else "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+    async def begin(self, *, write: bool, isolation: Isolation | None = None) -> None:
+        level = isolation_sql(isolation or ("read_committed" if write else "repeatable_read"))
+        await self.fetch(f"BEGIN ISOLATION LEVEL {level} {'READ WRITE' if write else 'READ ONLY'}")
 
     async def commit(self) -> None:
-        await self.fetch("COMMIT")
+        try:
+            status: str = await self._driver.execute("COMMIT")
+        except Exception as failure:
+            raise translated(failure) from failure
+        if status != "COMMIT":  # the server's answer where a statement had failed
+            raise Unavailable("The transaction could not be kept: a statement of it had failed.")
 
     async def rollback(self) -> None:
         if self._driver.is_in_transaction():
             await self.fetch("ROLLBACK")
+
+    def _failed(self, failure: Exception) -> Exception:
+        if isinstance(failure, asyncpg.InternalClientError):
+            # The server's farewell has come and the driver has not understood it yet.
+            self._driver.terminate()
+        return translated(failure)
+
+    async def _settled(self) -> None:
+        """Return when the server has ended what was cancelled. Until then it may still be done: as soon as
+        the lock is free that it waits for."""
+        try:
+            await self._driver.execute("SELECT 1", timeout=_SETTLING)
+        except asyncpg.InFailedSQLTransactionError:
+            return  # which is an answer, too
+        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            self._driver.terminate()
 
     async def close(self) -> None:
         try:

@@ -6,7 +6,7 @@ import re
 
 from asyncpg import exceptions as pg
 
-from nexus.errors import Conflict, InvalidInput, NexusError, Unavailable
+from nexus.errors import Conflict, InvalidInput, NexusError, Retryable, Unavailable
 
 _KEY = re.compile(r"^Key \((?P<fields>.+?)\)=")
 
@@ -37,7 +37,9 @@ def translated(failure: Exception) -> Exception:
             return Unavailable("The disk of the database is full.")
         case pg.ReadOnlySQLTransactionError():
             return Unavailable("The database cannot be written: it is read-only.")
-        case pg.DeadlockDetectedError() | pg.SerializationError() | pg.LockNotAvailableError():
+        case pg.DeadlockDetectedError() | pg.SerializationError():
+            return Retryable("Another transaction was in the way.", remedy="Try again.")
+        case pg.LockNotAvailableError():
             return Unavailable("Another transaction was in the way.", remedy="Try again.")
         case pg.InvalidCatalogNameError():
             return Unavailable("The database does not exist on the server.")
@@ -51,7 +53,14 @@ def translated(failure: Exception) -> Exception:
             return InvalidInput("A text contains characters that are not valid Unicode.")
         case pg.DataError():
             return InvalidInput("A value does not fit its field.")
-        case pg.PostgresConnectionError() | pg.InterfaceError() | pg.OperatorInterventionError():
+        case pg.QueryCanceledError():
+            return Unavailable("The statement was cancelled.")
+        case (
+            pg.PostgresConnectionError()
+            | pg.InternalClientError()
+            | pg.InterfaceError()
+            | pg.OperatorInterventionError()
+        ):
             return Unavailable("The connection to the database was lost.", remedy="Try again.")
         case OSError() | TimeoutError():
             return Unavailable("The database server does not answer.")

@@ -25,10 +25,13 @@ from dataflow.dialects.sqlite_filters import SqliteFilters, add_functions
 from dataflow.dialects.values import combined, json_text
 from dataflow.fields import Field, Kind
 from dataflow.model import Model
+from nexus.block import finish
 from nexus.call import Call
+from nexus.ports import Isolation
 
 _BUSY_MS = 5000
 _POLL = 0.1
+_INTERRUPT = 0.02
 
 
 class Sqlite:
@@ -36,6 +39,7 @@ class Sqlite:
 
     name = "SQLite"
     readers = 4
+    overflow = 0
     writers: int | None = 1
     returning = frozenset({"insert", "update", "delete"})
     locks_reads = False  # a transaction that may write is the only one
@@ -188,6 +192,10 @@ class SqliteLog:
             await asyncio.sleep(_POLL)
 
 
+def _nothing() -> None:
+    """Something for the thread to end after everything else."""
+
+
 class SqliteConnection:
     """One connection and its thread, which runs statements in the order they were given."""
 
@@ -211,6 +219,9 @@ class SqliteConnection:
             rows: list[Any] = await self._driver._execute(  # type: ignore[no-untyped-call]
                 work, self.caller, sql, parameters
             )
+        except asyncio.CancelledError:
+            await finish(self._interrupted())
+            raise
         except (sqlite3.Error, OverflowError, UnicodeEncodeError) as failure:
             raise translated(failure) from failure
         return rows
@@ -226,7 +237,8 @@ class SqliteConnection:
     async def run(self, sql: str) -> None:
         await self.fetch(sql)
 
-    async def begin(self, *, write: bool) -> None:
+    async def begin(self, *, write: bool, isolation: Isolation | None = None) -> None:
+        # Every transaction here is serializable, and so at least what was asked for.
         await self.fetch("BEGIN IMMEDIATE" if write else "BEGIN")
 
     async def commit(self) -> None:
@@ -242,6 +254,14 @@ class SqliteConnection:
         ):  # else it would be the closing itself that is interrupted, and the log would stay behind
             await self._driver.interrupt()
         await self._driver.close()
+
+    async def _interrupted(self) -> None:
+        """Return when the thread has ended what it was given, which it is told to end at once."""
+        last = asyncio.ensure_future(self._driver._execute(_nothing))  # type: ignore[no-untyped-call]
+        while not last.done():  # more than once: the statement may have been waiting still
+            await self._driver.interrupt()
+            await asyncio.wait([last], timeout=_INTERRUPT)
+        last.result()
 
     async def become_exact(self) -> None:
         """Have this connection reckon decimals."""

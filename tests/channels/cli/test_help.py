@@ -9,7 +9,7 @@ from tests.channels.cli.terminal import Terminal
 
 def test_the_program(terminal: Terminal) -> None:
     said = terminal.call("--help").out
-    for command in ("serve", "run", "execute", "mcp", "operations"):
+    for command in ("serve", "install", "run", "execute", "mcp", "operations"):
         assert f"\n  {command} " in said
     assert "things" not in said
     assert """nexus products list --filter '{"price": {"$gt": 3}}' --limit 5\n""" in said

@@ -17,7 +17,7 @@ from nexus import Call, Effect, Nexus, Operation, Session
 from nexus.errors import NotFound
 from nexus.filters import Fields, Filter, matches, parse
 from nexus.ports import LoggedChange, LogHead, Snapshot
-from nexus.registry import Registry
+from nexus.runtime import Runtime
 
 HERE = Path(__file__).parent
 LOG = HERE / "things.log"
@@ -64,8 +64,8 @@ class Log:
     def changes(self) -> Log:
         return self
 
-    def contribute(self, registry: Registry) -> None:
-        registry.add(*OPERATIONS)
+    def contribute(self, runtime: Runtime) -> None:
+        runtime.registry.add(*OPERATIONS)
 
     async def close(self) -> None:
         pass

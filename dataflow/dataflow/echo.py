@@ -1,0 +1,73 @@
+"""Statements in the log, for those who ask for them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from dataflow.dialects.base import Connection, Done
+from nexus.call import Call
+from nexus.ports import Isolation
+
+logger = logging.getLogger("dataflow.sql")
+
+
+def prepare_logging() -> None:
+    """Let the statements be seen, also in a program that has set up no logging."""
+    logger.setLevel(logging.INFO)
+    if not logger.hasHandlers():
+        logger.addHandler(logging.StreamHandler())
+
+
+class EchoedConnection:
+    """A connection whose statements are logged, their values only when `values` asks for them."""
+
+    def __init__(self, connection: Connection, values: bool) -> None:
+        self._connection = connection
+        self._values = values
+
+    @property
+    def caller(self) -> Call | None:
+        return self._connection.caller
+
+    @caller.setter
+    def caller(self, call: Call | None) -> None:
+        self._connection.caller = call
+
+    @property
+    def usable(self) -> bool:
+        return self._connection.usable
+
+    async def fetch(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
+        self._log(sql, parameters)
+        return await self._connection.fetch(sql, parameters)
+
+    async def execute(self, sql: str, parameters: Sequence[Any] = ()) -> Done:
+        self._log(sql, parameters)
+        return await self._connection.execute(sql, parameters)
+
+    async def run(self, sql: str) -> None:
+        self._log(sql)
+        await self._connection.run(sql)
+
+    async def begin(self, *, write: bool, isolation: Isolation | None = None) -> None:
+        self._log("BEGIN")
+        await self._connection.begin(write=write, isolation=isolation)
+
+    async def commit(self) -> None:
+        self._log("COMMIT")
+        await self._connection.commit()
+
+    async def rollback(self) -> None:
+        self._log("ROLLBACK")
+        await self._connection.rollback()
+
+    async def close(self) -> None:
+        await self._connection.close()
+
+    def _log(self, sql: str, parameters: Sequence[Any] = ()) -> None:
+        if self._values and parameters:
+            logger.info("%s  %r", sql.strip(), tuple(parameters))
+        else:
+            logger.info("%s", sql.strip())
