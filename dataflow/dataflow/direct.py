@@ -7,10 +7,10 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Protocol, TypeVar
 
-from dataflow.face import CHANNEL, Caller, ModelFace
+from dataflow.face import Caller, ModelFace
 from dataflow.model import Model
 from dataflow.sync import SyncDirect
-from nexus.call import Call
+from nexus.call import IN_PROCESS, Call
 from nexus.errors import ConfigurationError, Retryable, did_you_mean
 from nexus.ports import Isolation, Terms
 from nexus.runtime import ATTEMPTS, Runtime, pause
@@ -97,7 +97,7 @@ class Direct:
             self.runtime,
             self.caller.session,
             LOCAL,
-            channel=CHANNEL,
+            channel=IN_PROCESS,
             terms=Terms(isolation, read_only),
             timeout=self.caller.timeout if timeout is None else timeout,
         )

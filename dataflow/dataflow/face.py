@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from nexus.call import Call, joined, session_for
+from nexus.call import IN_PROCESS, Call, joined, session_for
 from nexus.errors import InvalidInput, did_you_mean
 from nexus.operation import Operation
 from nexus.results import Result, plain
@@ -14,8 +14,6 @@ from nexus.session import LOCAL, Session
 
 if TYPE_CHECKING:
     from dataflow.direct import Direct
-
-CHANNEL = "python"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +92,7 @@ async def perform(direct: Direct, operation: Operation, arguments: dict[str, obj
             operation.name,
             arguments,
             session_for(session, LOCAL),
-            channel=CHANNEL,
+            channel=IN_PROCESS,
             timeout=caller.timeout,
         )
     )

@@ -33,6 +33,7 @@ class Store:
         self._database = database
         self._dialect = database.dialect
         self._statements: dict[Shape, Statement] = {}
+        self._unfiltered: dict[ModelTable, Where] = {}
 
     async def create(self, call: Call, model: Model, values: Mapping[str, Any]) -> msgspec.Struct:
         """Insert a record and return it whole. `values` are of the fields' types already."""
@@ -153,7 +154,13 @@ class Store:
     ) -> Where:
         """The only way from a filter to a condition: what must not be seen is taken away here."""
         tree = visible(call.session, table.model, where, deleted=deleted)
-        return Where(tree, table, self._dialect)
+        return self._everything(table) if tree is EVERYTHING else Where(tree, table, self._dialect)
+
+    def _everything(self, table: ModelTable) -> Where:
+        found = self._unfiltered.get(table)
+        if found is None:
+            found = self._unfiltered[table] = Where(EVERYTHING, table, self._dialect)
+        return found
 
     async def _missed(
         self, call: Call, model: Model, key: Any, version: int | None, *, deleted: bool
@@ -184,8 +191,7 @@ class Store:
         return self._statement(("get", table.model, scope.shape, lock), select)
 
     async def _read_back(self, connection: Connection, table: ModelTable, key: object) -> msgspec.Struct:
-        everything = Where(EVERYTHING, table, self._dialect)
-        statement = self._by_key(table, everything, lock=False)
+        statement = self._by_key(table, self._everything(table), lock=False)
         rows = await connection.fetch(statement.sql, statement.bind({"key": key}))
         return table.record(rows[0])
 

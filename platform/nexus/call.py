@@ -6,7 +6,7 @@ import asyncio
 import contextvars
 import uuid
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Literal
 
 from nexus.block import Block
@@ -26,7 +26,8 @@ CURRENT: contextvars.ContextVar[Call | None] = contextvars.ContextVar("nexus_cal
 """The call that the running task works for; what a program does directly joins it."""
 
 
-_OUTSIDE = frozenset({"rest", "cli", "mcp", "websocket"})
+IN_PROCESS = "python"
+"""The channel of a program that uses its own models."""
 
 
 class Call:
@@ -134,14 +135,19 @@ class Call:
                 remedy="Use the asynchronous face where it was begun, the synchronous one with its own.",
             )
 
-    @asynccontextmanager
-    async def connection(
+    def connection(
         self, resource: Resource, *, write: bool, statements: Literal["one", "many"] = "one"
-    ) -> AsyncIterator[Any]:
+    ) -> AbstractAsyncContextManager[Any]:
         """A connection of `resource`: the call's transaction if there is one or must be one, else any free
         connection for one statement."""
         if self.over:
             self.check()
+        if not (write or self.atomic or self._block is not None or statements == "many"):
+            return resource.lend(self, write=False)  # a plain read: there is nothing to keep or to undo
+        return self._working(resource, write, statements)
+
+    @asynccontextmanager
+    async def _working(self, resource: Resource, write: bool, statements: str) -> AsyncIterator[Any]:
         if write:
             if self.operation.effect is Effect.READ:
                 raise WriteInRead(
@@ -201,7 +207,7 @@ class Call:
 
 
 def is_in_process(channel: str) -> bool:
-    return channel not in _OUTSIDE
+    return channel == IN_PROCESS
 
 
 def joined(session: Session | None) -> Call | None:

@@ -36,16 +36,11 @@ _SETTLING = 10.0
 _LOCK_SPACE = 0x4E58  # of the advisory locks that guard the making of tables
 
 
-def _moment(value: datetime.datetime) -> datetime.datetime:
-    return value.astimezone(datetime.UTC)
-
-
 def _uuid(value: uuid.UUID) -> uuid.UUID:
     return uuid.UUID(int=value.int)  # the driver's is of a class of its own
 
 
 _CODECS = {
-    Kind.DATETIME: Codec(decode=_moment),
     Kind.DECIMAL: Codec(decode=decimal_from),
     Kind.UUID: Codec(decode=_uuid),
 }
