@@ -9,6 +9,8 @@ from contextlib import AbstractContextManager
 from types import MappingProxyType
 from typing import Any, TypeVar
 
+from dataflow.aggregates import Aggregates
+from dataflow.bulk import Bulk
 from dataflow.changelog import ChangeLog
 from dataflow.database import Database
 from dataflow.declaration import model_from, refuse_instances
@@ -16,7 +18,7 @@ from dataflow.dialects import dialect_for
 from dataflow.direct import Direct
 from dataflow.face import Caller
 from dataflow.model import Model
-from dataflow.nodes import crud_operations
+from dataflow.nodes import model_operations
 from dataflow.options import PREFIX, options_from
 from dataflow.schema import SchemaCache, SchemaMode
 from dataflow.scope import tenant
@@ -76,6 +78,8 @@ class DataFlow(Direct):
         super().__init__(self, Caller())
         self.database = Database(dialect_for(url), mode, options_from(options, os.environ, url))
         self.store = Store(self.database)
+        self.bulk = Bulk(self.database)
+        self.aggregates = Aggregates(self.database)
         self._models: dict[str, Model] = {}
         self._runtimes: list[Runtime] = []
 
@@ -195,7 +199,7 @@ class DataFlow(Direct):
         await self.database.close()
 
     def _operations(self, model: Model) -> list[Operation]:
-        return crud_operations(model, self.store)
+        return model_operations(model, self.store, self.bulk, self.aggregates)
 
 
 class PoolManager:

@@ -2,25 +2,42 @@
 
 from __future__ import annotations
 
+import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
-from dataflow.fields import Field
+from dataflow.fields import Field, Kind
 from dataflow.model import Model
 from nexus.arguments import pointer
 from nexus.errors import InvalidArguments, Problem, did_you_mean
 from nexus.warnings import warn_managed
 
-_OPERATORS = {"$set": "set", "$inc": "inc", "$mul": "mul", "$multiply": "mul"}
-_LATER = frozenset({"$min", "$max", "$unset", "$push", "$pull", "$addToSet"})
+_OPERATORS = {
+    "$set": "set",
+    "$inc": "inc",
+    "$mul": "mul",
+    "$multiply": "mul",
+    "$min": "min",
+    "$max": "max",
+    "$unset": "set",
+    "$push": "push",
+    "$pull": "pull",
+    "$addToSet": "add",
+}
+_LATER = frozenset({"$rename", "$setOnInsert", "$currentDate", "$pop", "$pullAll", "$bit"})
+_LISTS = frozenset({"push", "pull", "add"})
 
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """`op` is set, inc or mul. What is absent counts as 0 for the latter two."""
+    """What becomes of one field; NULL counts as absent.
+
+    `op` is set; inc or mul (absent is 0); min or max (absent takes the value); push, add or pull, whose
+    `value` is the list of the elements (absent is an empty list for the first two and stays absent for pull).
+    """
 
     field: str
     op: str
@@ -78,9 +95,33 @@ def _assignment(model: Model, name: str, op: str, value: object, where: str) -> 
         raise _problem(InvalidArguments.UNKNOWN, where, detail.rstrip())
     field = model.fields[name]
     kind = _OPERATORS[op]
-    if kind != "set" and (not field.counts or value is None):
+    if op == "$unset":
+        if not field.nullable:
+            raise _problem(InvalidArguments.TYPE, where, f"'$unset': '{name}' cannot be null")
+        return Assignment(name, kind, None)
+    if kind in _LISTS:
+        return Assignment(name, kind, _elements(model, field, op, value, where))
+    if kind in ("inc", "mul") and (not field.counts or value is None):
         raise _problem(InvalidArguments.TYPE, where, f"'{op}' takes a number, on a number field")
+    if kind in ("min", "max") and (field.kind is Kind.JSON or value is None):
+        raise _problem(InvalidArguments.TYPE, where, f"'{op}' takes a value to compare with '{name}'")
     return Assignment(name, kind, _converted(model, field, value, where))
+
+
+def _elements(model: Model, field: Field, op: str, value: object, where: str) -> object:
+    """The elements that an operator on a list is about, of the type of the list."""
+    if list not in (field.annotation, typing.get_origin(field.annotation)):
+        raise _problem(InvalidArguments.TYPE, where, f"'{op}': '{field.name}' is not a list")
+    if op == "$pull":
+        if isinstance(value, Mapping) and any(str(key).startswith("$") for key in value):
+            detail = "'$pull' with a condition is not available yet; it takes the element to remove"
+            raise _problem(InvalidArguments.UNKNOWN, where, detail)
+        return _converted(model, field, [value], where)
+    if isinstance(value, Mapping) and "$each" in value:
+        if len(value) > 1 or not isinstance(value["$each"], (list, tuple)):
+            raise _problem(InvalidArguments.UNKNOWN, where, f"'{op}' takes '$each' with a list, and no more")
+        return _converted(model, field, list(value["$each"]), where + pointer("$each"))
+    return _converted(model, field, [value], where)
 
 
 def _converted(model: Model, field: Field, value: object, where: str) -> object:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from dataflow.dialects.base import Connection, Done
@@ -51,6 +51,29 @@ class EchoedConnection:
         self._log(sql)
         await self._connection.run(sql)
 
+    async def execute_each(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
+        self._log_each(sql, rows)
+        await self._connection.execute_each(sql, rows)
+
+    async def fetch_each(self, sql: str, rows: Sequence[Sequence[Any]]) -> list[Any]:
+        self._log_each(sql, rows)
+        given: list[Any] = await self._own.fetch_each(sql, rows)
+        return given
+
+    async def insert_chunks(self, head: str, rows: Sequence[Sequence[Any]], tail: str) -> AsyncIterator[Any]:
+        self._log_each(f"{head}…{tail}", rows)
+        async for done in self._own.insert_chunks(head, rows, tail):
+            yield done
+
+    async def lock(self, names: Sequence[str]) -> None:
+        self._log(f"GET_LOCK of {len(names)}")
+        await self._own.lock(names)
+
+    @property
+    def _own(self) -> Any:
+        """The connection, for what only the dialect that asks knows it can do."""
+        return self._connection
+
     async def begin(self, *, write: bool, isolation: Isolation | None = None) -> None:
         self._log("BEGIN")
         await self._connection.begin(write=write, isolation=isolation)
@@ -65,6 +88,13 @@ class EchoedConnection:
 
     async def close(self) -> None:
         await self._connection.close()
+
+    def _log_each(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
+        if self._values:
+            for parameters in rows:
+                self._log(sql, parameters)
+        else:
+            self._log(f"{sql.strip()}  ({len(rows)} times)")
 
     def _log(self, sql: str, parameters: Sequence[Any] = ()) -> None:
         if self._values and parameters:

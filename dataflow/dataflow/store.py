@@ -10,6 +10,7 @@ import msgspec
 import sqlalchemy as sa
 
 from dataflow.assignments import Assignment
+from dataflow.changes import assigned, change_values
 from dataflow.database import Database
 from dataflow.dialects import Connection
 from dataflow.model import DELETED_AT, TENANT, VERSION, Model
@@ -42,7 +43,7 @@ class Store:
             f"v_{name}": table.encode(name, model.fields[name].check(model.route, value))
             for name, value in values.items()
         }
-        bound |= {f"v_{name}": table.encode(name, value) for name, value in _made(call, model).items()}
+        bound |= {f"v_{name}": table.encode(name, value) for name, value in made(call, model).items()}
         statement = self._statement(("create", model, tuple(bound)), lambda: self._insert(table, bound))
         if "insert" in self._dialect.returning:
             rows = await self._run(call, statement, bound, write=True)
@@ -106,14 +107,14 @@ class Store:
         moment. Raises NotFound, or Conflict when the record has another `version`."""
         table = await self._database.table(model)
         scope = self._scope(call, table, deleted=deleted)
-        bound = {f"v_{change.field}": table.encode(change.field, change.value) for change in changes}
+        bound = change_values(table, changes)
         bound |= {"v_updated_at": table.encode("updated_at", _now()), **scope.values}
         bound["key"] = table.encode("id", key)
         if version is not None:
             bound["version"] = version
-        assigned = tuple((change.field, change.op) for change in changes)
+        form = tuple((change.field, change.op) for change in changes)
         statement = self._statement(
-            ("update", model, assigned, scope.shape, version is None),
+            ("update", model, form, scope.shape, version is None),
             lambda: self._update(table, scope, changes, checked=version is not None),
         )
         if "update" in self._dialect.returning:
@@ -238,14 +239,7 @@ class Store:
         values: dict[str, Any] = {"updated_at": sa.bindparam("v_updated_at", type_=columns.updated_at.type)}
         if table.model.versioned:
             values[VERSION] = columns[VERSION] + 1
-        for change in changes:
-            column = columns[change.field]
-            given = sa.bindparam(f"v_{change.field}", type_=column.type)
-            if change.op == "set":
-                values[change.field] = given
-            else:
-                field = table.model.fields[change.field]
-                values[change.field] = self._dialect.combined(field, change.op, column, given)
+        values |= {change.field: assigned(table, change, self._dialect) for change in changes}
         statement = _by_id(sa.update(table.table), table, scope).values(values)
         if checked:
             statement = statement.where(
@@ -266,15 +260,15 @@ def _by_id(statement: S, table: ModelTable, scope: Where) -> S:
     return statement.where(identity == sa.bindparam("key", type_=identity.type)).where(scope.clause())
 
 
-def _made(call: Call, model: Model) -> dict[str, Any]:
+def made(call: Call, model: Model) -> dict[str, Any]:
     """The automatic fields of a new record."""
     now = _now()
-    made: dict[str, Any] = {"created_at": now, "updated_at": now}
+    fields: dict[str, Any] = {"created_at": now, "updated_at": now}
     if model.multi_tenant:
-        made[TENANT] = tenant_of(call.session, model)
+        fields[TENANT] = tenant_of(call.session, model)
     if model.versioned:
-        made[VERSION] = 1
-    return made
+        fields[VERSION] = 1
+    return fields
 
 
 def _now() -> datetime.datetime:

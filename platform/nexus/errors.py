@@ -8,7 +8,8 @@ NexusError                    NX-500   the root; a failure whose cause is ours
 │   ├── InvalidArguments      DF-101 missing, DF-102 wrong type, DF-106 unknown argument
 │   ├── InvalidFilter         DF-107   a filter, a sort order or a field list that cannot be meant
 │   ├── InvalidCursor         NX-410   a cursor that this server did not write
-│   └── CursorExpired         NX-411   a cursor from which nothing can be resumed any more
+│   ├── CursorExpired         NX-411   a cursor from which nothing can be resumed any more
+│   └── ConfirmationRequired  NX-428   a deletion or change of many records that nobody confirmed
 ├── UnknownOperation          DF-701   no operation, node or workflow of that name
 ├── UnknownTopic              NX-404   nothing to subscribe to under that name
 ├── Misdirected               NX-421   a host that this server does not answer to
@@ -139,6 +140,14 @@ class CursorExpired(InvalidInput):
     code = "NX-411"
     title = "Cursor expired"
     status = 410
+
+
+class ConfirmationRequired(InvalidInput):
+    """What would be done to how many records, before it is done."""
+
+    code = "NX-428"
+    title = "Confirmation required"
+    status = 428
 
 
 class UnknownOperation(NexusError):

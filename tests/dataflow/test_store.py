@@ -98,7 +98,7 @@ async def test_lists_are_sorted_and_paged(invoke: Invoke) -> None:
         ("products.update", {"id": 1, "fields": {"$inc": {"stock": None}}}, "DF-102"),
         ("products.update", {"id": 1, "fields": {"$inc": 3}}, "DF-106"),
         ("products.update", {"id": 1, "fields": {"$icn": {"stock": 1}}}, "DF-106"),
-        ("products.update", {"id": 1, "fields": {"$push": {"tags": 1}}}, "DF-106"),
+        ("products.update", {"id": 1, "fields": {"$rename": {"tags": "x"}}}, "DF-106"),
         ("products.update", {"id": 1, "fields": {"id": 3}}, "DF-106"),
         ("products.update", {"id": 1, "fields": {"$inc": {"stock": 1}, "stock": 2}}, "DF-102"),
         ("products.update", {"id": 1, "fields": {"$inc": {"stock": 2**63 - 1}}}, "NX-409"),

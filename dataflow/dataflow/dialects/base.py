@@ -54,6 +54,9 @@ class Connection(Protocol):
     async def run(self, sql: str) -> None:
         """Run one statement exactly as it is written: no character of it stands for a parameter."""
 
+    async def execute_each(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
+        """Run one statement for each of `rows`, in order."""
+
     async def begin(self, *, write: bool, isolation: Isolation | None = None) -> None:
         """A transaction of at least this isolation; without `write`, one that only reads."""
 
@@ -136,6 +139,33 @@ class Dialect(Protocol):
 
     def key_given(self, table: sa.Table) -> sa.ColumnElement[Any] | None:
         """What an insert must return besides, so that a key which was given is not generated again."""
+
+    def changed_list(
+        self, op: str, column: sa.ColumnElement[Any], elements: sa.ColumnElement[Any]
+    ) -> sa.ColumnElement[Any]:
+        """The JSON list in `column` after `elements`, which is a JSON list too, were pushed, added or pulled
+        (`op` is push, add or pull), as `dataflow.lists` does it."""
+
+    integer_sum_columns: int
+
+    def integer_sum(self, column: sa.ColumnElement[Any]) -> list[sa.ColumnElement[Any]]:
+        """The exact sum of integers, however large: in parts, each worth 2 ** 32 of the next."""
+
+    def float_sum(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+        """A sum that is infinite, null or an error when it is too large."""
+
+    async def insert_many(
+        self,
+        connection: Any,
+        table: sa.Table,
+        columns: Sequence[str],
+        rows: Sequence[Sequence[Any]],
+        generates_id: bool,
+    ) -> list[Any]:
+        """Insert rows of encoded values, in as few statements as can be; their ids, in their order."""
+
+    async def lock(self, connection: Any, names: Sequence[str]) -> None:
+        """Hold these names until the end of the transaction; wait for those who hold one of them."""
 
     async def open_reader(self) -> Connection: ...
 

@@ -7,6 +7,7 @@ import contextlib
 import datetime
 import logging
 import uuid
+import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -20,8 +21,9 @@ from sqlalchemy.dialects.mysql import aiomysql as aiomysql_sql
 
 from dataflow.dialects.address import Address, address_from, number
 from dataflow.dialects.base import Codec, Done, Found, LogReader, isolation_sql
-from dataflow.dialects.ddl import quoted
+from dataflow.dialects.ddl import lock_numbers, quoted
 from dataflow.dialects.filter_sql import FilterSql
+from dataflow.dialects.json_lists import ChangedList
 from dataflow.dialects.mysql_cursor import Cursor
 from dataflow.dialects.mysql_errors import translated
 from dataflow.dialects.mysql_filters import MysqlFilters
@@ -39,12 +41,13 @@ logger = logging.getLogger("nexus")
 _OPTIONS = frozenset({"charset", "connect_timeout", "pool_size", "returning"})
 _PREPARE = (
     "SET SESSION time_zone = '+00:00', sql_mode = 'STRICT_ALL_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,"
-    "ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION'"
+    "ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION', group_concat_max_len = 1073741824"
 )
 _ISOLATION = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED"
 _LOCK_SECONDS = 30
 _UUID_LENGTH = 36
 _CANCEL_AGAIN = 0.2
+_STATEMENT_LENGTH = 1_000_000
 
 
 def _to_naive(value: datetime.datetime) -> datetime.datetime:
@@ -75,6 +78,7 @@ class Mysql:
     name = "MySQL/MariaDB"
     writers: int | None = None
     overflow = 20
+    integer_sum_columns = 1
     locks_reads = True
     nulls_first = True
     log: LogReader | None = None
@@ -95,6 +99,7 @@ class Mysql:
         self._collation = "utf8mb4_bin"
         self.filters: FilterSql = MysqlFilters(self._collation, mariadb=True)
         self._keys: dict[str, str] = {}  # the fields of an index, of which the server tells the name only
+        self._key_step = 1
 
     def column_type(self, field: Field) -> sa.types.TypeEngine[Any]:
         if field.kind is Kind.TEXT and field.length is not None:  # servers index no longer ones
@@ -138,6 +143,48 @@ class Mysql:
     def key_given(self, table: sa.Table) -> None:
         return None  # AUTO_INCREMENT goes on from the largest key there ever was
 
+    def changed_list(
+        self, op: str, column: sa.ColumnElement[Any], elements: sa.ColumnElement[Any]
+    ) -> sa.ColumnElement[Any]:
+        if op != "push" and not self.compiler.is_mariadb:  # type: ignore[attr-defined]
+            raise Unavailable("'$pull' and '$addToSet' are not available yet on this server.")
+        return ChangedList(op, column, elements)
+
+    def integer_sum(self, column: sa.ColumnElement[Any]) -> list[sa.ColumnElement[Any]]:
+        return [sa.func.sum(column)]
+
+    def float_sum(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+        # The server's own sum of what is too large is 0.
+        fits = sa.func.sum(sa.func.abs(column) / sa.literal_column("1e20")) < sa.literal_column("1.7e288")
+        return sa.case((fits, sa.func.sum(column)))
+
+    async def insert_many(
+        self,
+        connection: Any,
+        table: sa.Table,
+        columns: Sequence[str],
+        rows: Sequence[Sequence[Any]],
+        generates_id: bool,
+    ) -> list[Any]:
+        name = self.compiler.identifier_preparer
+        head = f"INSERT INTO {name.format_table(table)} ({', '.join(map(name.quote, columns))}) VALUES "
+        returning = "insert" in self.returning
+        tail = f" RETURNING {name.quote('id')}" if returning else ""
+        place = list(columns).index("id") if "id" in columns else None
+        ids: list[Any] = []
+        async for done, rows_given, count in connection.insert_chunks(head, rows, tail):
+            if returning:
+                ids += [row[0] for row in rows_given]
+            elif place is not None:
+                ids += [row[place] for row in rows[len(ids) : len(ids) + count]]
+            else:  # the keys of one statement of known length follow each other
+                ids += range(done.key, done.key + count * self._key_step, self._key_step)
+        return ids
+
+    async def lock(self, connection: Any, names: Sequence[str]) -> None:
+        prefix = f"nexus.{zlib.crc32(self.address.database.encode())}"
+        await connection.lock([f"{prefix}.{number}" for number in lock_numbers(names)])
+
     async def open_reader(self) -> MysqlConnection:
         try:
             driver = await self._connect()
@@ -146,6 +193,7 @@ class Mysql:
         self._learn(driver.get_server_info())
         connection = MysqlConnection(driver, self._keys, self._cancel)
         await connection.fetch(_ISOLATION)
+        ((self._key_step,),) = await connection.fetch("SELECT @@auto_increment_increment")
         return connection
 
     open_writer = open_reader
@@ -234,7 +282,7 @@ class MysqlConnection:
     """One connection. A statement that is cancelled is cancelled in the server too: in a transaction so that
     the connection can be used on; else the driver closes the connection, and the server is told to."""
 
-    __slots__ = ("_cancel", "_driver", "_keys", "_open", "caller")
+    __slots__ = ("_cancel", "_driver", "_keys", "_locked", "_open", "caller")
 
     def __init__(
         self, driver: aiomysql.Connection, keys: Mapping[str, str], cancel: Callable[[str], Awaitable[None]]
@@ -244,6 +292,7 @@ class MysqlConnection:
         self._keys = keys
         self._cancel = cancel
         self._open = False  # a transaction
+        self._locked: list[str] = []  # names, until its end
 
     @property
     def usable(self) -> bool:
@@ -261,6 +310,47 @@ class MysqlConnection:
     async def run(self, sql: str) -> None:
         await self._run(sql, None)
 
+    async def lock(self, names: Sequence[str]) -> None:
+        """Hold names until the transaction ends: the server itself would hold them until the connection
+        does."""
+        self._locked += names
+        wanted = ", ".join(["GET_LOCK(%s, %s)"] * len(names))
+        values = [value for name in names for value in (name, _LOCK_SECONDS)]
+        (held,) = await self.fetch(f"SELECT {wanted}", values)
+        if any(one != 1 for one in held):
+            raise Unavailable("Another transaction was in the way.", remedy="Try again.")
+
+    async def _unlock(self) -> None:
+        if self._locked:
+            names, self._locked = self._locked, []
+            await self.fetch(f"SELECT {', '.join(['RELEASE_LOCK(%s)'] * len(names))}", names)
+
+    async def execute_each(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
+        for parameters in rows:
+            await self.fetch(sql, parameters)
+
+    async def insert_chunks(
+        self, head: str, rows: Sequence[Sequence[Any]], tail: str
+    ) -> AsyncIterator[tuple[Done, list[Any], int]]:
+        """Insert rows in statements well below what the server takes at once. For each: what it did, the
+        rows that it gave, how many it inserted."""
+        group = f"({', '.join(['%s'] * len(rows[0]))})"
+        texts: list[str] = []
+        size = 0
+        for row in rows:
+            text = (await self._driver.cursor()).mogrify(group, row)
+            if texts and size + len(text) > _STATEMENT_LENGTH:
+                yield await self._insert(head, texts, tail)
+                texts, size = [], 0
+            texts.append(text)
+            size += len(text)
+        yield await self._insert(head, texts, tail)
+
+    async def _insert(self, head: str, texts: list[str], tail: str) -> tuple[Done, list[Any], int]:
+        cursor = await self._run(head + ", ".join(texts) + tail, None)
+        rows = list(await cursor.fetchall()) if tail else []
+        return Done(cursor.rowcount, cursor.lastrowid or 0), rows, len(texts)
+
     async def begin(self, *, write: bool, isolation: Isolation | None = None) -> None:
         if isolation is not None or not write:
             level = isolation_sql(isolation or "repeatable_read")
@@ -271,10 +361,12 @@ class MysqlConnection:
     async def commit(self) -> None:
         await self.fetch("COMMIT")
         self._open = False
+        await self._unlock()
 
     async def rollback(self) -> None:
         if self._open and self.usable:
             await self.fetch("ROLLBACK")
+            await self._unlock()
         self._open = False
 
     async def close(self) -> None:

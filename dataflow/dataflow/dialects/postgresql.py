@@ -17,8 +17,9 @@ from sqlalchemy.dialects.postgresql import asyncpg as asyncpg_sql
 
 from dataflow.dialects.address import Address, address_from, number
 from dataflow.dialects.base import Codec, Done, Found, LogReader, isolation_sql
-from dataflow.dialects.ddl import quoted
+from dataflow.dialects.ddl import lock_numbers, quoted
 from dataflow.dialects.filter_sql import FilterSql
+from dataflow.dialects.json_lists import ChangedList
 from dataflow.dialects.postgresql_errors import translated
 from dataflow.dialects.postgresql_filters import PostgresqlFilters
 from dataflow.dialects.values import combined, decimal_from, json_reader, json_text
@@ -34,6 +35,7 @@ _OPTIONS = frozenset({"sslmode", "connect_timeout", "application_name", "pool_si
 _SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 _SETTLING = 10.0
 _LOCK_SPACE = 0x4E58  # of the advisory locks that guard the making of tables
+_UPSERT_SPACE = 0x4E59  # of those that guard the keys of upserts
 
 
 def _uuid(value: uuid.UUID) -> uuid.UUID:
@@ -54,6 +56,7 @@ class Postgresql:
     writers: int | None = None
     overflow = 20
     returning = frozenset({"insert", "update", "delete"})
+    integer_sum_columns = 1
     locks_reads = True
     nulls_first = False
     log: LogReader | None = None
@@ -114,6 +117,52 @@ class Postgresql:
         sequence = f"pg_get_serial_sequence('{preparer.format_table(table)}', 'id')"
         moved = f"setval({sequence}, id) > 0"
         return sa.literal_column(f"CASE WHEN id > nextval({sequence}) - 1 THEN {moved} END")
+
+    def changed_list(
+        self, op: str, column: sa.ColumnElement[Any], elements: sa.ColumnElement[Any]
+    ) -> sa.ColumnElement[Any]:
+        return ChangedList(op, column, elements)
+
+    def integer_sum(self, column: sa.ColumnElement[Any]) -> list[sa.ColumnElement[Any]]:
+        return [sa.func.sum(column)]
+
+    def float_sum(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+        return sa.func.sum(column)
+
+    async def insert_many(
+        self,
+        connection: Any,
+        table: sa.Table,
+        columns: Sequence[str],
+        rows: Sequence[Sequence[Any]],
+        generates_id: bool,
+    ) -> list[Any]:
+        # One array for each column: no limit on parameters, one plan for every number of rows.
+        name = self.compiler.identifier_preparer
+        types = [self._array_type(table.c[column].type) for column in columns]
+        listed = ", ".join(name.quote(column) for column in columns)
+        arrays = ", ".join(f"${place}::{kind}" for place, kind in enumerate(types, 1))
+        returned = name.quote("id")
+        if generates_id and "id" in columns:
+            returned += f", {self.key_given(table)}"
+        sql = (
+            f"INSERT INTO {name.format_table(table)} ({listed}) SELECT {listed}"
+            f" FROM unnest({arrays}) WITH ORDINALITY AS given({listed}, nexus_place)"
+            f" ORDER BY nexus_place RETURNING {returned}"
+        )
+        given = await connection.fetch(sql, [list(column) for column in zip(*rows, strict=True)])
+        return [row[0] for row in given]
+
+    def _array_type(self, kind: sa.types.TypeEngine[Any]) -> str:
+        plain = kind.copy() if isinstance(kind, sa.Text) else kind
+        if isinstance(plain, sa.Text):
+            plain.collation = None
+        return f"{plain.compile(dialect=self.compiler)}[]"
+
+    async def lock(self, connection: Any, names: Sequence[str]) -> None:
+        numbers = lock_numbers(names)
+        sql = "SELECT pg_advisory_xact_lock($1, n) FROM unnest($2::int[]) AS given(n)"
+        await connection.fetch(sql, (_UPSERT_SPACE, numbers))
 
     async def open_reader(self) -> PostgresqlConnection:
         address = self.address
@@ -214,6 +263,15 @@ class PostgresqlConnection:
 
     async def run(self, sql: str) -> None:
         await self.fetch(sql)
+
+    async def execute_each(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
+        try:
+            await self._driver.executemany(sql, rows)
+        except asyncio.CancelledError:
+            await finish(self._settled())
+            raise
+        except Exception as failure:
+            raise self._failed(failure) from failure
 
     async def begin(self, *, write: bool, isolation: Isolation | None = None) -> None:
         level = isolation_sql(isolation or ("read_committed" if write else "repeatable_read"))

@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import aiosqlite
+import msgspec
 import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite as sqlite_sql
 
+from dataflow import lists
 from dataflow.dialects import sqlite_log, sqlite_types
 from dataflow.dialects.base import Codec, Done, Found, LogReader
-from dataflow.dialects.ddl import quoted
+from dataflow.dialects.ddl import insert_one, quoted
 from dataflow.dialects.filter_sql import FilterSql
 from dataflow.dialects.sqlite_errors import translated
 from dataflow.dialects.sqlite_filters import SqliteFilters, add_functions
@@ -34,6 +36,24 @@ _POLL = 0.1
 _INTERRUPT = 0.02
 
 
+def _arranged(
+    columns: Sequence[str], names: Sequence[str], rows: Sequence[Sequence[Any]]
+) -> Sequence[Sequence[Any]]:
+    if list(names) == [f"v_{name}" for name in columns]:
+        return rows
+    places = [columns.index(name.removeprefix("v_")) for name in names]
+    return [[row[place] for place in places] for row in rows]
+
+
+def _on_json(change: Callable[[Any, Any], Any]) -> Callable[[str | None, str], str | None]:
+    def changed(stored: str | None, elements: str) -> str | None:
+        known = None if stored is None else msgspec.json.decode(stored)
+        result = change(known, msgspec.json.decode(elements))
+        return None if result is None else json_text(result)
+
+    return changed
+
+
 class Sqlite:
     """The database in the file `path`, or in a temporary one of its own when there is none."""
 
@@ -42,6 +62,7 @@ class Sqlite:
     overflow = 0
     writers: int | None = 1
     returning = frozenset({"insert", "update", "delete"})
+    integer_sum_columns = 2
     locks_reads = False  # a transaction that may write is the only one
     nulls_first = True
     log: LogReader | None
@@ -96,6 +117,35 @@ class Sqlite:
 
     def key_given(self, table: sa.Table) -> None:
         return None  # AUTOINCREMENT goes on from the largest key there ever was
+
+    def changed_list(
+        self, op: str, column: sa.ColumnElement[Any], elements: sa.ColumnElement[Any]
+    ) -> sa.ColumnElement[Any]:
+        return sa.Function(f"nexus_{op}", column, elements, type_=column.type)
+
+    def integer_sum(self, column: sa.ColumnElement[Any]) -> list[sa.ColumnElement[Any]]:
+        # A sum beyond 64 bits is an error here; the sums of the halves are not.
+        high = sa.func.sum(column.op(">>")(sa.literal_column("32")))
+        low = sa.func.sum(column.op("&")(sa.literal_column("4294967295")))
+        return [high, low]
+
+    def float_sum(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+        return sa.func.sum(column)
+
+    async def insert_many(
+        self,
+        connection: Any,
+        table: sa.Table,
+        columns: Sequence[str],
+        rows: Sequence[Sequence[Any]],
+        generates_id: bool,
+    ) -> list[Any]:
+        one = insert_one(table, columns, ()).compile(dialect=self.compiler)
+        arranged = _arranged(columns, one.positiontup or (), rows)
+        return [key for (key,) in await connection.fetch_each(str(one), arranged)]
+
+    async def lock(self, connection: Any, names: Sequence[str]) -> None:
+        """A transaction that may write is the only one already."""
 
     async def open_reader(self) -> SqliteConnection:
         return await self._open("PRAGMA query_only = ON")
@@ -211,6 +261,13 @@ class SqliteConnection:
     async def fetch(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
         return await self._on_thread(self._fetch, sql, parameters)
 
+    async def fetch_each(self, sql: str, rows: Sequence[Sequence[Any]]) -> list[Any]:
+        """Run one statement for each of `rows`; all the rows that they give."""
+        return await self._on_thread(self._fetch_each, sql, rows)
+
+    async def execute_each(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
+        await self._on_thread(self._fetch_each, sql, rows)
+
     async def _on_thread(
         self, work: Callable[..., list[Any]], sql: str, parameters: Sequence[Any]
     ) -> list[Any]:
@@ -280,12 +337,23 @@ class SqliteConnection:
                 await self.fetch(sql)
             await self.commit()
         await self._driver.create_function(sqlite_log.CALLER, 1, self._about_caller)
+        for change in (lists.push, lists.add, lists.pull):
+            name, function = f"nexus_{change.__name__}", _on_json(change)
+            await self._driver.create_function(name, 2, function, deterministic=True)
         await self.fetch(sqlite_log.STAMP)
 
     def _fetch(self, caller: Call | None, sql: str, parameters: Sequence[Any]) -> list[Any]:
         self._serving, self._busy = caller, True
         try:
             return self._driver._conn.execute(sql, parameters).fetchall()
+        finally:
+            self._busy = False
+
+    def _fetch_each(self, caller: Call | None, sql: str, rows: Sequence[Sequence[Any]]) -> list[Any]:
+        self._serving, self._busy = caller, True
+        try:
+            execute = self._driver._conn.execute
+            return [row for parameters in rows for row in execute(sql, parameters).fetchall()]
         finally:
             self._busy = False
 

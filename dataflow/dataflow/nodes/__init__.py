@@ -1,5 +1,5 @@
 """What a model offers: its operations, which are also its nodes in workflows."""
 
-from dataflow.nodes.crud import crud_operations
+from dataflow.nodes.catalogue import model_operations
 
-__all__ = ["crud_operations"]
+__all__ = ["model_operations"]

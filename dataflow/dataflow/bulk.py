@@ -1,0 +1,277 @@
+"""Many records at a time: set-based statements in chunks, all of a call in one transaction."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias, TypeVar
+
+import msgspec
+import sqlalchemy as sa
+
+from dataflow.assignments import Assignment
+from dataflow.changes import assigned, change_values
+from dataflow.database import Database
+from dataflow.dialects import Connection
+from dataflow.model import DELETED_AT, VERSION, Model
+from dataflow.query import Shape, Where
+from dataflow.scope import visible
+from dataflow.shapes import Shapes
+from dataflow.store import made
+from dataflow.table import ModelTable
+from nexus.call import Call
+from nexus.filters import EVERYTHING, Filter
+
+T = TypeVar("T")
+Key: TypeAlias = tuple[Any, ...]
+Values: TypeAlias = Mapping[str, Any]
+
+CHUNK = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Touched:
+    """How many records were changed or deleted, and, where asked for, which."""
+
+    count: int
+    ids: list[Any] | None = None
+
+
+@dataclass(slots=True)
+class Batch:
+    """A transaction on one model's table, and the statements that go through it. `deleted`: soft-deleted
+    records count, too."""
+
+    model: Model
+    table: ModelTable
+    connection: Connection
+    shapes: Shapes
+    database: Database
+    call: Call
+    deleted: bool = False
+    automatic: dict[str, Any] = field(init=False)
+
+    def __post_init__(self) -> None:
+        fields = made(self.call, self.model)
+        self.automatic = {name: self.table.encode(name, value) for name, value in fields.items()}
+
+    @property
+    def stamp(self) -> Any:
+        return self.automatic["updated_at"]
+
+    async def insert(self, rows: Sequence[Values], size: int = CHUNK) -> list[Any]:
+        """Insert records of one set of fields; their ids, in their order."""
+        columns = (*rows[0], *self.automatic) if rows else ()
+        ids: list[Any] = []
+        for chunk in chunks(rows, size):
+            encoded = [[*self._encoded(row), *self.automatic.values()] for row in chunk]
+            ids += await self.database.dialect.insert_many(
+                self.connection, self.table.table, columns, encoded, self.model.generates_id
+            )
+        return [self._key(key) for key in ids]
+
+    async def insert_any(self, rows: Sequence[Values], size: int = CHUNK) -> list[Any]:
+        """Like `insert`, for rows that need not all have the same fields."""
+        ids: list[Any] = []
+        for _, group in itertools.groupby(rows, key=tuple):
+            ids += await self.insert(list(group), size)
+        return ids
+
+    async def read(self, key: Any) -> msgspec.Struct:
+        """A record by its id, which is there."""
+        statement = self._statement(("read",), lambda: sa.select(self.table.table).where(self._is()))
+        bound = {"key": self.table.encode("id", key)}
+        (row,) = await self.connection.fetch(statement.sql, statement.bind(bound))
+        return self.table.record(row)
+
+    async def find(self, names: tuple[str, ...], keys: Iterable[Key]) -> dict[Key, list[Any]]:
+        """The ids of the records that have these values in these fields, locked until the end."""
+        wanted, scope = set(keys), self.matching()
+        found: dict[Key, list[Any]] = {}
+        for chunk in chunks(list(wanted), CHUNK):
+            statement = self._statement(("find", names, scope.shape), lambda: self._find(names, scope))
+            lists = {
+                f"k{index}": self.database.dialect.list_parameter(
+                    [self.table.encode(name, value) for value in dict.fromkeys(key[index] for key in chunk)]
+                )
+                for index, name in enumerate(names)
+            }
+            for row in await self.connection.fetch(statement.sql, statement.bind({**lists, **scope.values})):
+                key = tuple(self._decoded(name, row[index + 1]) for index, name in enumerate(names))
+                if key in wanted:
+                    found.setdefault(key, []).append(self._key(row[0]))
+        return found
+
+    async def pick(self, where: Where, limit: int | None) -> list[Any]:
+        """The ids of the records that match, in their order, locked until the end."""
+        statement = self._statement(("pick", where.shape, limit is None), lambda: self._pick(where, limit))
+        bound = where.values if limit is None else {**where.values, "limit": limit}
+        return [
+            self._key(row[0]) for row in await self.connection.fetch(statement.sql, statement.bind(bound))
+        ]
+
+    async def count(self, where: Where) -> int:
+        statement = self._statement(
+            ("count", where.shape),
+            lambda: sa.select(sa.func.count()).select_from(self.table.table).where(where.clause()),
+        )
+        ((count,),) = await self.connection.fetch(statement.sql, statement.bind(where.values))
+        return int(count)
+
+    async def update(self, where: Where, changes: tuple[Assignment, ...]) -> int:
+        bound = {**change_values(self.table, changes), "v_updated_at": self.stamp, **where.values}
+        shape = ("update", where.shape, _form(changes))
+        statement = self._statement(shape, lambda: self._changed(changes).where(where.clause()))
+        return (await self.connection.execute(statement.sql, statement.bind(bound))).found
+
+    async def delete(self, where: Where, *, soft: bool) -> int:
+        statement = self._statement(
+            ("delete", where.shape, soft), lambda: self._deletion(soft).where(where.clause())
+        )
+        bound = {**where.values, "v_now": self.stamp}
+        return (await self.connection.execute(statement.sql, statement.bind(bound))).found
+
+    async def update_ids(self, ids: Sequence[Any], changes: tuple[Assignment, ...]) -> None:
+        bound = {**change_values(self.table, changes), "v_updated_at": self.stamp}
+        statement = self._statement(
+            ("update ids", _form(changes)), lambda: self._changed(changes).where(self._among())
+        )
+        await self.connection.execute(statement.sql, statement.bind({**bound, "ids": self._list(ids)}))
+
+    async def delete_ids(self, ids: Sequence[Any], *, soft: bool) -> None:
+        statement = self._statement(("delete ids", soft), lambda: self._deletion(soft).where(self._among()))
+        bound = {"ids": self._list(ids), "v_now": self.stamp}
+        await self.connection.execute(statement.sql, statement.bind(bound))
+
+    async def update_each(self, changed: Sequence[tuple[Any, tuple[Assignment, ...]]]) -> None:
+        """Change records by id, each in its own way; in this order where one is changed twice."""
+        for form, group in _runs(changed):
+            changes = group[0][1]
+            statement = self._statement(
+                ("update one", form),
+                lambda changes=changes: self._changed(changes).where(self._is()),
+            )
+            rows = [
+                statement.bind(
+                    {
+                        **change_values(self.table, each),
+                        "v_updated_at": self.stamp,
+                        "key": self.table.encode("id", key),
+                    }
+                )
+                for key, each in group
+            ]
+            await self.connection.execute_each(statement.sql, rows)
+
+    async def lock(self, names: tuple[str, ...], keys: Iterable[Key]) -> None:
+        """Keep everyone else who locks one of these keys waiting until the end."""
+        locked = [repr((self.model.table_name, names, key)) for key in keys]
+        if locked:
+            await self.database.dialect.lock(self.connection, locked)
+
+    def matching(self, where: Filter = EVERYTHING) -> Where:
+        """The only way from a filter to a condition: what must not be seen is taken away here."""
+        tree = visible(self.call.session, self.model, where, deleted=self.deleted)
+        return Where(tree, self.table, self.database.dialect)
+
+    def _changed(self, changes: tuple[Assignment, ...]) -> sa.Update:
+        updated = self.table.table.c.updated_at
+        values: dict[str, Any] = {"updated_at": sa.bindparam("v_updated_at", type_=updated.type)}
+        dialect = self.database.dialect
+        if self.model.versioned:
+            values[VERSION] = self.table.table.c[VERSION] + 1
+        values |= {change.field: assigned(self.table, change, dialect) for change in changes}
+        return sa.update(self.table.table).values(values)
+
+    def _deletion(self, soft: bool) -> sa.Update | sa.Delete:
+        if not soft:
+            return sa.delete(self.table.table)
+        given = sa.bindparam("v_now", type_=self.table.table.c.updated_at.type)
+        values: dict[str, Any] = {DELETED_AT: given, "updated_at": given}
+        if self.model.versioned:
+            values[VERSION] = self.table.table.c[VERSION] + 1
+        return sa.update(self.table.table).values(values)
+
+    def _find(self, names: tuple[str, ...], scope: Where) -> sa.Select[Any]:
+        columns = self.table.table.c
+        tests = [
+            self.database.dialect.in_list(columns[name], f"k{index}") for index, name in enumerate(names)
+        ]
+        found = (
+            sa.select(columns.id, *(columns[name] for name in names))
+            .where(*tests, scope.clause())
+            .order_by(columns.id)
+        )
+        return found.with_for_update() if self.database.dialect.locks_reads else found
+
+    def _pick(self, where: Where, limit: int | None) -> sa.Select[Any]:
+        key = self.table.table.c.id
+        picked = sa.select(key).where(where.clause()).order_by(key)
+        if limit is not None:
+            picked = picked.limit(sa.bindparam("limit", type_=sa.BigInteger()))
+        return picked.with_for_update() if self.database.dialect.locks_reads else picked
+
+    def _is(self) -> sa.ColumnElement[bool]:
+        identity = self.table.table.c.id
+        return identity == sa.bindparam("key", type_=identity.type)
+
+    def _among(self) -> sa.ColumnElement[bool]:
+        return self.database.dialect.in_list(self.table.table.c.id, "ids")
+
+    def _list(self, ids: Sequence[Any]) -> object:
+        return self.database.dialect.list_parameter([self.table.encode("id", key) for key in ids])
+
+    def _encoded(self, row: Values) -> Iterator[Any]:
+        fields, route = self.model.fields, self.model.route
+        return (self.table.encode(name, fields[name].check(route, value)) for name, value in row.items())
+
+    def _decoded(self, name: str, value: Any) -> Any:
+        decode = self.table.codecs[name].decode
+        return value if decode is None or value is None else decode(value)
+
+    def _key(self, value: Any) -> Any:
+        return self._decoded("id", value)
+
+    def _statement(self, shape: Shape, build: Any) -> Any:
+        return self.shapes.statement((*shape, self.model), build)
+
+
+class Bulk:
+    """Opens batches for the models of one database."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self._shapes = Shapes(database.dialect)
+
+    @asynccontextmanager
+    async def batch(self, call: Call, model: Model, *, deleted: bool = False) -> AsyncIterator[Batch]:
+        """The call's transaction: all that goes through the batch is kept, or nothing."""
+        table = await self.database.table(model)
+        async with call.connection(self.database, write=True, statements="many") as connection:
+            yield Batch(model, table, connection, self._shapes, self.database, call, deleted)
+
+
+def chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    return (items[start : start + size] for start in range(0, len(items), size))
+
+
+def _form(changes: Iterable[Assignment]) -> Shape:
+    return tuple((change.field, change.op) for change in changes)
+
+
+def _runs(
+    changed: Sequence[tuple[Any, tuple[Assignment, ...]]],
+) -> Iterator[tuple[Shape, list[tuple[Any, tuple[Assignment, ...]]]]]:
+    """Neighbours that change the same fields in the same way, together."""
+    group: list[tuple[Any, tuple[Assignment, ...]]] = []
+    form: Shape = ()
+    for item in changed:
+        if group and _form(item[1]) != form:
+            yield form, group
+            group = []
+        form = _form(item[1])
+        group.append(item)
+    if group:
+        yield form, group

@@ -1,0 +1,268 @@
+"""Create, update and delete many records: all of a call, or none."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from dataflow.assignments import Assignment, parse_assignments
+from dataflow.bulk import CHUNK, Batch, Bulk, chunks
+from dataflow.fields import INT_MAX
+from dataflow.model import Model
+from dataflow.nodes.parts import (
+    FieldsArgument,
+    SoftDeleteArgument,
+    about_deleted,
+    arguments_of,
+    counts_deleted,
+    optional_fields,
+    placed,
+    records_of,
+)
+from dataflow.nodes.rows import match_fields, row_reader
+from dataflow.query import Where
+from nexus.arguments import pointer
+from nexus.call import Call
+from nexus.errors import ConfirmationRequired, InvalidArguments, NotFound, Problem
+from nexus.operation import Effect, Operation
+
+_MOST_AT_ONCE = 100_000
+
+RowsArgument = Annotated[
+    list[dict[str, Any]],
+    Meta(description="The records; a field given beside counts for each that does not name it"),
+]
+BatchSize = (
+    Annotated[int, Meta(ge=1, le=_MOST_AT_ONCE, description="At most this many records in one statement")]
+    | UnsetType
+)
+Resolution = Annotated[
+    Literal["error", "skip", "ignore", "update", "upsert"],
+    Meta(description="What becomes of a record that is there already"),
+]
+MatchFields = Annotated[
+    list[str] | UnsetType, Meta(description="The fields by which a record is known; by default its id")
+]
+ReturnIds = Annotated[bool, Meta(description="Answer with the ids, too")]
+Everything = Annotated[
+    dict[str, Any], Meta(description="Which records; {} means all of them, and must be said")
+]
+Limit = Annotated[int, Meta(ge=1, le=INT_MAX, description="At most this many records, by id")] | UnsetType
+ConfirmationRequiredArgument = Annotated[
+    bool, Meta(description="Do nothing, and say how many records match, unless it is confirmed")
+]
+Confirmed = Annotated[bool, Meta(description="Go ahead where a confirmation is required")]
+
+
+class BulkResult(msgspec.Struct, kw_only=True):
+    """`execution_time` is in seconds. Nothing is half done: `failure_count` is 0, or the call raised."""
+
+    success_count: int
+    failure_count: int = 0
+    records_processed: int
+    execution_time: float
+    ids: list[Any] | UnsetType = UNSET
+    created: int | UnsetType = UNSET
+    updated: int | UnsetType = UNSET
+    deleted: int | UnsetType = UNSET
+    skipped: int | UnsetType = UNSET
+
+
+def bulk_operations(model: Model, bulk: Bulk) -> list[Operation]:
+    return [_update(model, bulk), _delete(model, bulk)]
+
+
+def beside(model: Model, taken: list[Any]) -> list[Any]:
+    """The fields of a model that may stand beside arguments, whose names come first."""
+    names = {argument[0] for argument in taken}
+    return [field for field in optional_fields(model) if field[0] not in names]
+
+
+_SAFETY: list[Any] = [
+    ("confirmation_required", ConfirmationRequiredArgument, False),
+    ("confirmed", Confirmed, False),
+]
+
+
+def _update(model: Model, bulk: Bulk) -> Operation:
+    own: list[Any] = [
+        ("filter", Everything | UnsetType, UNSET),
+        ("data", RowsArgument | UnsetType, UNSET),
+        ("update", FieldsArgument, UNSET),
+        ("updates", dict[str, Any] | list[dict[str, Any]] | UnsetType, UNSET),
+        ("fields", FieldsArgument, UNSET),
+        ("match_fields", MatchFields, UNSET),
+        ("limit", Limit, UNSET),
+        ("batch_size", BatchSize, UNSET),
+        ("return_ids", ReturnIds, False),
+        *_SAFETY,
+        *about_deleted(model),
+    ]
+    flat = beside(model, own)
+    names = tuple(field[0] for field in flat)
+
+    async def bulk_update(call: Call, arguments: Any) -> BulkResult:
+        began = time.perf_counter()
+        rows = arguments.updates if isinstance(arguments.updates, list) else arguments.data
+        plain = {name: v for name in names if (v := getattr(arguments, name)) is not UNSET}
+        if rows is not UNSET:
+            ids = await _update_rows(call, model, bulk, rows, plain, arguments)
+            count = len(ids)
+        else:
+            changes = _changes(call, model, plain, arguments)
+            count, ids = await _on_matching(call, model, bulk, arguments, changes)
+        return BulkResult(
+            success_count=count,
+            records_processed=count,
+            execution_time=time.perf_counter() - began,
+            updated=count,
+            ids=ids if arguments.return_ids else UNSET,
+        )
+
+    return placed(
+        model,
+        "bulk_update",
+        "BulkUpdate",
+        Effect.UPDATE,
+        f"Change all {records_of(model)} that match a filter, or each of a list in its own way.",
+        handler=bulk_update,
+        input=arguments_of(model, "BulkUpdate", [*own, *flat]),
+        output=BulkResult,
+    )
+
+
+def _delete(model: Model, bulk: Bulk) -> Operation:
+    soft: list[Any] = [("soft_delete", SoftDeleteArgument, True)] if model.soft_delete else []
+    own: list[Any] = [
+        ("filter", Everything),
+        ("limit", Limit, UNSET),
+        ("batch_size", BatchSize, UNSET),
+        ("return_ids", ReturnIds, False),
+        *_SAFETY,
+        *about_deleted(model),
+        *soft,
+    ]
+
+    async def bulk_delete(call: Call, arguments: Any) -> BulkResult:
+        began = time.perf_counter()
+        count, ids = await _on_matching(call, model, bulk, arguments, None)
+        return BulkResult(
+            success_count=count,
+            records_processed=count,
+            execution_time=time.perf_counter() - began,
+            deleted=count,
+            ids=ids if arguments.return_ids else UNSET,
+        )
+
+    return placed(
+        model,
+        "bulk_delete",
+        "BulkDelete",
+        Effect.DELETE,
+        f"Delete all {records_of(model)} that match a filter.",
+        handler=bulk_delete,
+        input=arguments_of(model, "BulkDelete", own),
+        output=BulkResult,
+    )
+
+
+def _changes(call: Call, model: Model, plain: Mapping[str, Any], arguments: Any) -> tuple[Assignment, ...]:
+    given = [name for name in ("update", "updates", "fields") if getattr(arguments, name) is not UNSET]
+    if len(given) > 1:
+        raise _refused(model, given[1], f"'{given[0]}' and '{given[1]}' say the same thing: give one")
+    if arguments.match_fields is not UNSET:
+        raise _refused(model, "match_fields", "'match_fields' belongs to 'data'")
+    changes = parse_assignments(model, plain)
+    for name in given:
+        changes += parse_assignments(
+            model, getattr(arguments, name), pointer(name), in_process=call.in_process
+        )
+    twice = [change.field for change in changes if [c.field for c in changes].count(change.field) > 1]
+    if twice or not changes:
+        detail = f"'{twice[0]}' is given twice" if twice else "nothing to change was given"
+        raise _refused(model, given[0] if given else "update", detail)
+    if arguments.filter is UNSET:
+        detail = "missing argument 'filter'; {} means every record"
+        problem = Problem(InvalidArguments.MISSING, pointer("filter"), detail)
+        raise InvalidArguments(f"{model.route}.bulk_update", [problem])
+    return changes
+
+
+async def _on_matching(
+    call: Call, model: Model, bulk: Bulk, arguments: Any, changes: tuple[Assignment, ...] | None
+) -> tuple[int, list[Any]]:
+    """Update, or without changes delete, what matches: how many records, and which where that is asked for
+    or needed."""
+    where = model.parse_filter(arguments.filter)
+    soft = bool(getattr(arguments, "soft_delete", False))
+    async with bulk.batch(call, model, deleted=counts_deleted(arguments)) as batch:
+        matching = batch.matching(where)
+        await _confirm(batch, matching, arguments, "deleted" if changes is None else "changed")
+        if arguments.limit is UNSET and arguments.batch_size is UNSET and not arguments.return_ids:
+            if changes is None:
+                return await batch.delete(matching, soft=soft), []
+            return await batch.update(matching, changes), []
+        ids = await batch.pick(matching, None if arguments.limit is UNSET else arguments.limit)
+        for chunk in chunks(ids, CHUNK if arguments.batch_size is UNSET else arguments.batch_size):
+            if changes is None:
+                await batch.delete_ids(chunk, soft=soft)
+            else:
+                await batch.update_ids(chunk, changes)
+        return len(ids), ids
+
+
+async def _confirm(batch: Batch, matching: Where, arguments: Any, done: str) -> None:
+    if not arguments.confirmation_required or arguments.confirmed:
+        return
+    count = await batch.count(matching)
+    if arguments.limit is not UNSET:
+        count = min(count, arguments.limit)
+    raise ConfirmationRequired(
+        f"{count} records of {batch.model.route} would be {done}.",
+        remedy="Repeat the call with confirmed=true.",
+    )
+
+
+async def _update_rows(
+    call: Call, model: Model, bulk: Bulk, rows: list[dict[str, Any]], plain: dict[str, Any], arguments: Any
+) -> list[Any]:
+    """Change each of the records that the rows name; their ids, in the order of the rows."""
+    for name in ("filter", "update", "fields", "limit"):
+        if getattr(arguments, name) is not UNSET:
+            raise _refused(model, name, f"'{name}' cannot be given beside a list of records")
+    if arguments.confirmation_required and not arguments.confirmed:
+        raise ConfirmationRequired(
+            f"{len(rows)} records of {model.route} would be changed.",
+            remedy="Repeat the call with confirmed=true.",
+        )
+    argument = "updates" if isinstance(arguments.updates, list) else "data"
+    read = row_reader(model, "bulk_update", argument)
+    names = match_fields(model, arguments.match_fields, "bulk_update")
+    parsed = []
+    for index, row in enumerate(rows):
+        key = read.key(index, row, names)
+        rest = {name: value for name, value in {**plain, **row}.items() if name not in names}
+        changes = parse_assignments(model, rest, pointer(argument, index), in_process=call.in_process)
+        if not changes:
+            raise _refused(model, argument, f"the record {index} has nothing to change", index)
+        parsed.append((key, changes))
+    async with bulk.batch(call, model, deleted=counts_deleted(arguments)) as batch:
+        found = await batch.find(names, [key for key, _ in parsed])
+        for index, (key, _) in enumerate(parsed):
+            if key not in found:
+                shown = ", ".join(f"{name} {value!r}"[:60] for name, value in zip(names, key, strict=True))
+                raise NotFound(f"{model.route} has no record with the {shown} ({argument} {index}).")
+        each = [(identity, changes) for key, changes in parsed for identity in found[key]]
+        size = CHUNK if arguments.batch_size is UNSET else arguments.batch_size
+        for chunk in chunks(each, size):
+            await batch.update_each(chunk)
+    return [identity for identity, _ in each]
+
+
+def _refused(model: Model, name: str, detail: str, *steps: int) -> InvalidArguments:
+    problem = Problem(InvalidArguments.TYPE, pointer(name, *steps), detail)
+    return InvalidArguments(f"{model.route}.bulk_update", [problem])

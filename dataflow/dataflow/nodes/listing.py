@@ -1,0 +1,144 @@
+"""List: a query, in pages; whole records, some of their fields, or groups of them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from dataflow.aggregates import Aggregates
+from dataflow.aggregation import from_pipeline
+from dataflow.model import Model
+from dataflow.nodes.parts import (
+    CursorArgument,
+    FilterArgument,
+    LimitArgument,
+    OffsetArgument,
+    OrderArgument,
+    SortArgument,
+    about_deleted,
+    arguments_of,
+    counts_deleted,
+    placed,
+    records_of,
+)
+from dataflow.ordering import after_cursor, cursor_after
+from dataflow.store import Store
+from nexus.call import Call
+from nexus.errors import InvalidFilter, did_you_mean
+from nexus.filters import All
+from nexus.operation import Effect, Operation
+from nexus.schema import json_schema
+
+_PAGE = 100
+
+ProjectionArgument = Annotated[
+    str | list[str] | None, Meta(description="Only these fields of each record, as in name,price")
+]
+CountArgument = Annotated[bool, Meta(description="Answer with 'total', too: how many records match")]
+PipelineArgument = Annotated[
+    list[dict[str, Any]] | None,
+    Meta(description='Groups instead of records, as in [{"$group": {"_id": "$name", "n": {"$sum": 1}}}]'),
+]
+
+
+def list_operations(model: Model, store: Store, aggregates: Aggregates) -> list[Operation]:
+    async def list_(call: Call, arguments: Any) -> msgspec.Struct:
+        where = model.parse_filter(arguments.filter)
+        deleted = counts_deleted(arguments)
+        if arguments.aggregate is not None:
+            _check_alone(model, arguments)
+            wanted = from_pipeline(model, where, arguments.aggregate)
+            groups = await aggregates.run(call, model, wanted, deleted=deleted)
+            return result(groups, len(groups))
+        order = model.parse_order(arguments.order_by, arguments.sort)
+        fields = _projection(model, arguments.fields)
+        limit = _PAGE if arguments.limit is UNSET else arguments.limit
+        offset = arguments.offset
+        total = await store.count(call, model, where, deleted=deleted) if arguments.count else UNSET
+        if arguments.cursor is None:
+            records = await store.list(call, model, where, order, limit, offset, deleted=deleted)
+            return result(_projected(records, fields), len(records), limit, offset, total=total)
+        if offset:
+            raise InvalidFilter("'offset' and 'cursor' are two ways to say where a page begins.")
+        after = where
+        if arguments.cursor:
+            after = All((where, after_cursor(arguments.cursor, model.route, model.fields, order, where)))
+        records = await store.list(call, model, after, order, limit + 1, 0, deleted=deleted)
+        more, records = len(records) > limit, records[:limit]
+        next_ = cursor_after(records[-1], order, where) if more else None
+        return result(_projected(records, fields), len(records), limit, UNSET, next_, total)
+
+    parts: list[Any] = [
+        ("records", _records(model)),
+        ("count", int),
+        ("limit", int | UnsetType, UNSET),
+        ("offset", int | UnsetType, UNSET),
+        ("next", str | None | UnsetType, UNSET),
+        ("total", int | UnsetType, UNSET),
+    ]
+    result = msgspec.defstruct(f"{model.name}List", parts)
+    struct = arguments_of(
+        model,
+        "List",
+        [
+            ("filter", FilterArgument, None),
+            ("order_by", OrderArgument, None),
+            ("sort", SortArgument, None),
+            ("fields", ProjectionArgument, None),
+            ("limit", LimitArgument | UnsetType, UNSET),
+            ("offset", OffsetArgument, 0),
+            ("cursor", CursorArgument, None),
+            ("count", CountArgument, False),
+            ("aggregate", PipelineArgument, None),
+            *about_deleted(model),
+        ],
+    )
+    return [
+        placed(
+            model,
+            "list",
+            "List",
+            Effect.READ,
+            f"List {records_of(model)}: those that match a filter, sorted, in pages.",
+            handler=list_,
+            input=struct,
+            output=result,
+        )
+    ]
+
+
+def _records(model: Model) -> Any:
+    """Whole records, unless fields or groups were asked for."""
+    whole = json_schema(model.record)
+    items = {"type": "object"} if "$defs" in whole else {"anyOf": [whole, {"type": "object"}]}
+    return Annotated[list[Any], Meta(extra_json_schema={"items": items})]
+
+
+def _projection(model: Model, given: str | list[str] | None) -> list[str] | None:
+    if given is None:
+        return None
+    names = [name.strip() for name in given.split(",")] if isinstance(given, str) else given
+    for name in names:
+        if name not in model.fields:
+            raise InvalidFilter(
+                f"{model.route} has no field '{name[:80]}' to read.", remedy=did_you_mean(name, model.fields)
+            )
+    if not names:
+        raise InvalidFilter(f"{model.route}: 'fields' names no field.")
+    return names
+
+
+def _projected(records: list[msgspec.Struct], fields: list[str] | None) -> list[Any]:
+    if fields is None:
+        return records
+    return [{name: getattr(record, name) for name in fields} for record in records]
+
+
+def _check_alone(model: Model, arguments: Any) -> None:
+    """A pipeline says everything but the filter itself."""
+    for name in ("order_by", "sort", "fields", "limit", "offset", "cursor", "count"):
+        value = getattr(arguments, name)
+        if value is not UNSET and value not in (None, 0, False):
+            raise InvalidFilter(f"{model.route}: '{name}' belongs into 'aggregate', as a stage.")

@@ -1,0 +1,116 @@
+"""What the operations of a model have in common: how they are placed, and the arguments that they share."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from dataflow.fields import INT_MAX, MISSING
+from dataflow.model import Model
+from dataflow.naming import snake_case
+from nexus.operation import Effect, Operation
+
+MOST_RECORDS = 1000
+
+FilterArgument = Annotated[
+    dict[str, Any] | None,
+    Meta(description='Which records: MongoDB\'s grammar, as in {"price": {"$gt": 3}, "name": "Lamp"}'),
+]
+OrderArgument = Annotated[
+    str | list[str] | None,
+    Meta(description="Fields to sort by; '-' before a name for descending, as in -price,name"),
+]
+SortArgument = Annotated[
+    dict[str, Any] | list[dict[str, Any]] | None,
+    Meta(description='As order_by, in another form: [{"price": -1}, {"name": 1}]'),
+]
+CursorArgument = Annotated[
+    str | None,
+    Meta(
+        description="Read in pages that go on exactly where the last one ended: empty at first, then 'next'"
+    ),
+]
+LimitArgument = Annotated[int, Meta(ge=1, le=MOST_RECORDS, description="At most this many records")]
+OffsetArgument = Annotated[int, Meta(ge=0, le=INT_MAX, description="Leave out this many records first")]
+FieldsArgument = Annotated[
+    dict[str, Any] | UnsetType,
+    Meta(description='New values, or operators on what is stored, as in {"stock": {"$inc": 5}}'),
+]
+
+IncludeDeletedArgument = Annotated[bool, Meta(description="Soft-deleted records count, too")]
+SoftDeleteArgument = Annotated[bool, Meta(description="Mark the record as deleted; false removes it")]
+VersionArgument = Annotated[
+    int | UnsetType, Meta(description="The version that was read; any other is a conflict")
+]
+
+
+def placed(model: Model, verb: str, node: str, effect: Effect, summary: str, **parts: Any) -> Operation:
+    return Operation(
+        name=f"{model.route}.{verb}",
+        resource=model.route,
+        verb=verb,
+        node=f"{model.name}{node}Node",
+        effect=effect,
+        summary=summary,
+        managed=model.managed if effect in (Effect.CREATE, Effect.UPDATE) else frozenset(),
+        **parts,
+    )
+
+
+def a_record(model: Model) -> str:
+    noun = snake_case(model.name).replace("_", " ")
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
+
+
+def records_of(model: Model) -> str:
+    return model.route.replace("_", " ")
+
+
+def about_deleted(model: Model) -> list[Any]:
+    return [("include_deleted", IncludeDeletedArgument, False)] if model.soft_delete else []
+
+
+def counts_deleted(arguments: Any) -> bool:
+    return bool(getattr(arguments, "include_deleted", False))
+
+
+def key_type(model: Model) -> Any:
+    return model.fields["id"].given_type
+
+
+def key_argument(model: Model) -> tuple[str, Any]:
+    return ("id", key_type(model))
+
+
+def created_fields(model: Model) -> list[Any]:
+    """The arguments that make a record."""
+    given: list[Any] = [(f.name, f.given_type, f.given_default) for f in model.writable()]
+    if model.generates_id:
+        given.append(("id", key_type(model) | UnsetType, UNSET))
+    return given
+
+
+def given_values(model: Model, arguments: Any) -> dict[str, Any]:
+    """The fields of a model that were given, or have a default."""
+    names = [name for name in model.fields if hasattr(arguments, name)]
+    return {name: value for name in names if (value := getattr(arguments, name)) is not UNSET}
+
+
+def optional_fields(model: Model) -> list[Any]:
+    """The fields of a model that a caller may write, but for the id, each of which may be left out."""
+    return [
+        (field.name, field.given_type | UnsetType, UNSET) for field in model.writable() if field.name != "id"
+    ]
+
+
+def arguments_of(model: Model, verb: str, fields: list[Any]) -> type[msgspec.Struct]:
+    spelt = [field[:2] if len(field) == 3 and field[2] is MISSING else field for field in fields]
+    return msgspec.defstruct(
+        f"{model.name}{verb}",
+        spelt,
+        forbid_unknown_fields=True,
+        kw_only=True,
+        module="dataflow.arguments",
+    )
