@@ -38,14 +38,19 @@ _STRUCTURED = (
 
 class Arguments:
     """What one operation accepts. `operation` is the name that its error messages begin with; `managed` are
-    the arguments that it fills itself, which may be given and are dropped."""
+    the arguments that it fills itself, which may be given and are dropped; `later` are documented and not available yet."""
 
     def __init__(
-        self, operation: str, struct: type[msgspec.Struct], managed: frozenset[str] = frozenset()
+        self,
+        operation: str,
+        struct: type[msgspec.Struct],
+        managed: frozenset[str] = frozenset(),
+        later: frozenset[str] = frozenset(),
     ) -> None:
         self.operation = operation
         self.struct = struct
         self.managed = managed
+        self.later = later
         self.fields = {field.encode_name: field for field in msgspec.structs.fields(struct)}
         self._decode = msgspec.json.Decoder(struct).decode
 
@@ -134,6 +139,8 @@ class Arguments:
 
     def _unknown(self, name: str) -> Problem:
         shown = name if len(name) <= _SHOWN else name[:_SHOWN] + "…"
+        if name in self.later:
+            return Problem(InvalidArguments.UNKNOWN, pointer(name), f"'{name}' is not available yet")
         detail = f"unknown argument '{shown}'. {did_you_mean(name, self.fields)}".rstrip()
         return Problem(InvalidArguments.UNKNOWN, pointer(name), detail)
 

@@ -67,7 +67,8 @@ class Operation:
     place it: `products` and `list`. An operation without a resource stands on its own, as a workflow does.
     `on_record` says that it is about the one record named by its argument `id`. `node` is the name under
     which workflows know it. An `internal` operation is for workflows only: no channel sees it. `managed` are
-    arguments that may be given and are dropped, since the operation fills them itself.
+    arguments that may be given and are dropped, since the operation fills them itself; `later` those that are
+    documented and refused as not available yet.
     """
 
     name: str
@@ -84,6 +85,7 @@ class Operation:
     internal: bool = False
     atomic: bool = True
     managed: frozenset[str] = frozenset()
+    later: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name) or len(self.name) > _LONGEST_NAME:
@@ -107,7 +109,7 @@ class Operation:
     @functools.cached_property
     def arguments(self) -> Arguments:
         """The validator of the input, built at the first use and kept."""
-        return Arguments(self.name, self.input, self.managed)
+        return Arguments(self.name, self.input, self.managed, self.later)
 
 
 def operation(

@@ -147,8 +147,12 @@ READ = ("ProductReadNode", "read", {"id": 1})
         (lambda: _with(("ProductReadNode", "r", {"id": "{{a b}}"})), "a b}}' is not a template"),
         (lambda: _with(("ProductReadNode", "r", {"id": "{{env.HOME}}"})), "not available yet"),
         (lambda: _with(("ProductReadNode", "r", {"id": ":x"})), "no connection brings ':x'"),
-        (lambda: _with(("ProductReadNode", "r", {"di": 1})), "no parameter 'di'. Known: id"),
-        (lambda: _with(("ProductReadNode", "r", {})), "needs the parameter 'id'"),
+        (lambda: _with(("ProductReadNode", "r", {"di": 1})), "no parameter 'di'. Known: "),
+        (
+            lambda: _with(("ProductReadNode", "r", {"id": 1, "cache_ttl": 3})),
+            "'cache_ttl' .* not available yet",
+        ),
+        (lambda: _with(("ProductBulkDeleteNode", "r", {})), "needs the parameter 'filter'"),
         (lambda: _with(("ProductReadNode", "r", 5)), "its type, its id and its parameters"),
         (lambda: _with(("ProductReadNode", "a b", {})), "cannot be the name of a node"),
         (

@@ -72,6 +72,10 @@ class Workflow:
             raise RegistrationError(f"Node '{node.id}': no connection brings ':{min(missing)}'.")
         given = set(node.parameters) | (connected - ordering - wanted)
         for argument in sorted(given - set(accepted) - operation.managed):
+            if argument in operation.later:
+                raise RegistrationError(
+                    f"Node '{node.id}': the parameter '{argument}' of {node.kind} is not available yet."
+                )
             raise RegistrationError(
                 f"Node '{node.id}': {node.kind} has no parameter '{argument}'.",
                 remedy=did_you_mean(argument, accepted),

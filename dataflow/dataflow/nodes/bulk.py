@@ -18,8 +18,8 @@ from dataflow.nodes.parts import (
     SoftDeleteArgument,
     about_deleted,
     arguments_of,
+    beside,
     counts_deleted,
-    optional_fields,
     placed,
     records_of,
 )
@@ -74,12 +74,6 @@ class BulkResult(msgspec.Struct, kw_only=True):
 
 def bulk_operations(model: Model, bulk: Bulk) -> list[Operation]:
     return [_update(model, bulk), _delete(model, bulk)]
-
-
-def beside(model: Model, taken: list[Any]) -> list[Any]:
-    """The fields of a model that may stand beside arguments, whose names come first."""
-    names = {argument[0] for argument in taken}
-    return [field for field in optional_fields(model) if field[0] not in names]
 
 
 _SAFETY: list[Any] = [

@@ -16,7 +16,7 @@ from nexus.operation import Operation
 
 def model_operations(model: Model, store: Store, bulk: Bulk, aggregates: Aggregates) -> list[Operation]:
     return [
-        *crud_operations(model, store),
+        *crud_operations(model, store, bulk),
         *list_operations(model, store, aggregates),
         *upsert_operations(model, bulk),
         *bulk_operations(model, bulk),

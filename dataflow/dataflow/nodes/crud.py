@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
-from msgspec import UNSET
+from msgspec import UNSET, Meta, UnsetType
 
-from dataflow.assignments import parse_assignments
+from dataflow.assignments import Assignment, parse_assignments
+from dataflow.bulk import Bulk
 from dataflow.model import VERSION, Model
+from dataflow.nodes.meant import delete_meant, meant, nobody, null_record, update_meant, which
 from dataflow.nodes.parts import (
     FieldsArgument,
     FilterArgument,
@@ -17,30 +19,35 @@ from dataflow.nodes.parts import (
     a_record,
     about_deleted,
     arguments_of,
+    beside,
     counts_deleted,
     created_fields,
+    flat_values,
     given_values,
-    key_argument,
-    optional_fields,
     placed,
     records_of,
 )
 from dataflow.store import Store
 from nexus.arguments import pointer
 from nexus.call import Call
-from nexus.errors import InvalidArguments, Problem
+from nexus.errors import InvalidArguments, NotFound, Problem
 from nexus.operation import Effect, Operation
+
+RaiseArgument = Annotated[
+    bool | UnsetType, Meta(description="No such record is an error; by id it is one anyway")
+]
+NullArgument = Annotated[bool | UnsetType, Meta(description="No such record is a record of nulls")]
 
 
 class CountResult(msgspec.Struct):
     count: int
 
 
-def crud_operations(model: Model, store: Store) -> list[Operation]:
-    return [make(model, store) for make in (_create, _get, _update, _delete, _count)]
+def crud_operations(model: Model, store: Store, bulk: Bulk) -> list[Operation]:
+    return [make(model, store, bulk) for make in (_create, _get, _update, _delete, _count)]
 
 
-def _create(model: Model, store: Store) -> Operation:
+def _create(model: Model, store: Store, bulk: Bulk) -> Operation:
     async def create(call: Call, arguments: Any) -> msgspec.Struct:
         return await store.create(call, model, given_values(model, arguments))
 
@@ -57,51 +64,77 @@ def _create(model: Model, store: Store) -> Operation:
     )
 
 
-def _get(model: Model, store: Store) -> Operation:
+def _get(model: Model, store: Store, bulk: Bulk) -> Operation:
+    own: list[Any] = [
+        *which(model),
+        ("raise_on_not_found", RaiseArgument, UNSET),
+        ("return_null_if_not_found", NullArgument, UNSET),
+        *about_deleted(model),
+    ]
+    flat = beside(model, own)
+
     async def get(call: Call, arguments: Any) -> msgspec.Struct:
-        return await store.get(call, model, arguments.id, deleted=counts_deleted(arguments))
+        deleted = counts_deleted(arguments)
+        where = meant(model, "get", arguments, flat_values(flat, arguments))
+        try:
+            if where is None:
+                return await store.get(call, model, arguments.id, deleted=deleted)
+            found = await store.list(call, model, where, model.parse_order("id"), 1, 0, deleted=deleted)
+            if found:
+                return found[0]
+            raise nobody(model)
+        except NotFound:
+            if _raises(model, arguments, by_id=where is None):
+                raise
+            return null_record(model)
 
     return placed(
         model,
         "get",
         "Read",
         Effect.READ,
-        f"Read {a_record(model)} by id.",
+        f"Read {a_record(model)} by id, or the first that matches.",
         handler=get,
-        input=arguments_of(model, "Get", [key_argument(model), *about_deleted(model)]),
+        input=arguments_of(model, "Get", [*own, *flat]),
         output=model.record,
         on_record=True,
     )
 
 
-def _update(model: Model, store: Store) -> Operation:
-    optional = optional_fields(model)
-    names = tuple(field[0] for field in optional)
+def _raises(model: Model, arguments: Any, *, by_id: bool) -> bool:
+    raises, null = arguments.raise_on_not_found, arguments.return_null_if_not_found
+    if raises is not UNSET and null is not UNSET and raises == null:
+        detail = "'raise_on_not_found' and 'return_null_if_not_found' contradict each other"
+        problem = Problem(InvalidArguments.TYPE, pointer("raise_on_not_found"), detail)
+        raise InvalidArguments(f"{model.route}.get", [problem])
+    if raises is not UNSET:
+        return bool(raises)
+    return by_id if null is UNSET else not null
+
+
+def _update(model: Model, store: Store, bulk: Bulk) -> Operation:
+    own: list[Any] = [
+        *which(model),
+        ("fields", FieldsArgument, UNSET),
+        ("updates", FieldsArgument, UNSET),
+        *about_deleted(model),
+    ]
+    if model.versioned:
+        own.append((VERSION, VersionArgument, UNSET))
+    flat = beside(model, own)
 
     async def update(call: Call, arguments: Any) -> msgspec.Struct:
-        plain = {n: v for n in names if (v := getattr(arguments, n)) is not UNSET}
-        document = {} if arguments.fields is UNSET else arguments.fields
-        changes = parse_assignments(model, plain) + parse_assignments(
-            model, document, pointer("fields"), in_process=call.in_process
-        )
-        twice = {change.field for change in changes if change.field in plain and change.field in document}
-        if twice or not changes:
-            detail = f"'{min(twice)}' is given twice" if twice else "nothing to change was given"
-            problem = Problem(InvalidArguments.TYPE, pointer("fields"), detail)
-            raise InvalidArguments(f"{model.route}.update", [problem])
-        version = getattr(arguments, VERSION, UNSET)
-        return await store.update(
-            call,
-            model,
-            arguments.id,
-            changes,
-            version=None if version is UNSET else version,
-            deleted=counts_deleted(arguments),
-        )
+        where = meant(model, "update", arguments, {})
+        changes = _changes(call, model, flat_values(flat, arguments), arguments)
+        version = getattr(arguments, VERSION, UNSET) if model.versioned else UNSET
+        about: dict[str, Any] = {
+            "version": None if version is UNSET else version,
+            "deleted": counts_deleted(arguments),
+        }
+        if where is not None:
+            return await update_meant(call, model, bulk, where, changes, **about)
+        return await store.update(call, model, arguments.id, changes, **about)
 
-    document: list[Any] = [("fields", FieldsArgument, UNSET), *about_deleted(model)]
-    if model.versioned:
-        document.append((VERSION, VersionArgument, UNSET))
     return placed(
         model,
         "update",
@@ -109,18 +142,36 @@ def _update(model: Model, store: Store) -> Operation:
         Effect.UPDATE,
         f"Change fields of {a_record(model)}; the others stay.",
         handler=update,
-        input=arguments_of(model, "Update", [key_argument(model), *optional, *document]),
+        input=arguments_of(model, "Update", [*own, *flat]),
         output=model.record,
         on_record=True,
     )
 
 
-def _delete(model: Model, store: Store) -> Operation:
+def _changes(call: Call, model: Model, plain: dict[str, Any], arguments: Any) -> tuple[Assignment, ...]:
+    changes = parse_assignments(model, plain)
+    for name in ("fields", "updates"):
+        if (document := getattr(arguments, name)) is not UNSET:
+            changes += parse_assignments(model, document, pointer(name), in_process=call.in_process)
+    names = [change.field for change in changes]
+    twice = sorted(name for name in set(names) if names.count(name) > 1)
+    if twice or not changes:
+        detail = f"'{twice[0]}' is given twice" if twice else "nothing to change was given"
+        problem = Problem(InvalidArguments.TYPE, pointer("fields"), detail)
+        raise InvalidArguments(f"{model.route}.update", [problem])
+    return changes
+
+
+def _delete(model: Model, store: Store, bulk: Bulk) -> Operation:
     hard: list[Any] = [("soft_delete", SoftDeleteArgument, True)] if model.soft_delete else []
 
     async def delete(call: Call, arguments: Any) -> msgspec.Struct:
-        soft = getattr(arguments, "soft_delete", None)
-        await store.delete(call, model, arguments.id, soft=soft, deleted=counts_deleted(arguments))
+        soft, deleted = getattr(arguments, "soft_delete", None), counts_deleted(arguments)
+        where = meant(model, "delete", arguments, {})
+        if where is not None:
+            key = await delete_meant(call, model, bulk, where, soft=bool(soft), deleted=deleted)
+            return result(1, key)
+        await store.delete(call, model, arguments.id, soft=soft, deleted=deleted)
         return result(1, arguments.id)
 
     result = msgspec.defstruct(
@@ -128,7 +179,6 @@ def _delete(model: Model, store: Store) -> Operation:
         [("deleted", int), ("id", model.fields["id"].stored_type)],
         module="dataflow.results",
     )
-
     return placed(
         model,
         "delete",
@@ -136,13 +186,13 @@ def _delete(model: Model, store: Store) -> Operation:
         Effect.DELETE,
         f"Delete {a_record(model)}.",
         handler=delete,
-        input=arguments_of(model, "Delete", [key_argument(model), *about_deleted(model), *hard]),
+        input=arguments_of(model, "Delete", [*which(model), *about_deleted(model), *hard]),
         output=result,
         on_record=True,
     )
 
 
-def _count(model: Model, store: Store) -> Operation:
+def _count(model: Model, store: Store, bulk: Bulk) -> Operation:
     async def count(call: Call, arguments: Any) -> CountResult:
         where = model.parse_filter(arguments.filter)
         return CountResult(await store.count(call, model, where, deleted=counts_deleted(arguments)))

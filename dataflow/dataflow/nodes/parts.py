@@ -46,6 +46,29 @@ VersionArgument = Annotated[
 ]
 
 
+_LATER = frozenset(
+    {
+        "cache_backend",
+        "cache_invalidation",
+        "cache_key",
+        "cache_ttl",
+        "cache_warm_up",
+        "database",
+        "db_instance",
+        "include",
+        "model_name",
+        "monitoring",
+        "on_error",
+        "read_preference",
+        "retry",
+        "streaming",
+        "tenant_id",
+        "timeout",
+    }
+)
+"""Parameters that are documented for every node and not built yet."""
+
+
 def placed(model: Model, verb: str, node: str, effect: Effect, summary: str, **parts: Any) -> Operation:
     return Operation(
         name=f"{model.route}.{verb}",
@@ -55,6 +78,7 @@ def placed(model: Model, verb: str, node: str, effect: Effect, summary: str, **p
         effect=effect,
         summary=summary,
         managed=model.managed if effect in (Effect.CREATE, Effect.UPDATE) else frozenset(),
+        later=_LATER - model.fields.keys(),
         **parts,
     )
 
@@ -114,3 +138,14 @@ def arguments_of(model: Model, verb: str, fields: list[Any]) -> type[msgspec.Str
         kw_only=True,
         module="dataflow.arguments",
     )
+
+
+def beside(model: Model, taken: list[Any]) -> list[Any]:
+    """The fields of a model that may stand beside arguments, whose names come first."""
+    names = {argument[0] for argument in taken}
+    return [field for field in optional_fields(model) if field[0] not in names]
+
+
+def flat_values(flat: list[Any], arguments: Any) -> dict[str, Any]:
+    """Those of the fields beside that were given."""
+    return {field[0]: value for field in flat if (value := getattr(arguments, field[0])) is not UNSET}

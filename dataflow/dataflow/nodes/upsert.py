@@ -20,13 +20,13 @@ from dataflow.nodes.bulk import (
     Resolution,
     ReturnIds,
     RowsArgument,
-    beside,
 )
 from dataflow.nodes.parts import (
     FieldsArgument,
     a_record,
     about_deleted,
     arguments_of,
+    beside,
     counts_deleted,
     placed,
     records_of,

@@ -1,0 +1,110 @@
+"""Which one record an operation is about: by its id, by a filter, or by some of its fields."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from dataflow.assignments import Assignment
+from dataflow.bulk import Batch, Bulk
+from dataflow.model import VERSION, Model
+from dataflow.nodes.parts import key_type
+from nexus.arguments import pointer
+from nexus.call import Call
+from nexus.errors import Conflict, InvalidArguments, NotFound, Problem
+from nexus.filters import All, Filter
+
+WhichArgument = Annotated[
+    dict[str, Any] | UnsetType, Meta(description="Which record, where not by id: a filter that one matches")
+]
+
+
+def which(model: Model) -> list[Any]:
+    """The arguments that say it. `conditions` is another word for `filter`."""
+    return [
+        ("id", key_type(model) | UnsetType, UNSET),
+        ("filter", WhichArgument, UNSET),
+        ("conditions", WhichArgument, UNSET),
+    ]
+
+
+def meant(model: Model, verb: str, arguments: Any, flat: Mapping[str, Any]) -> Filter | None:
+    """The filter, or None where the id says it. Raises InvalidArguments where nothing does, or two do."""
+    given = [name for name in ("id", "filter", "conditions") if getattr(arguments, name) is not UNSET]
+    given += ["fields"] if flat else []
+    if not given:
+        raise _refused(model, verb, InvalidArguments.MISSING, "id", "missing argument 'id'")
+    if len(given) > 1:
+        first, second = (f"'{name}'" if name != "fields" else "the fields" for name in given[:2])
+        detail = f"{first} and {second} both say which record: give one"
+        raise _refused(model, verb, InvalidArguments.TYPE, given[0], detail)
+    if given == ["id"]:
+        return None
+    if flat:
+        return All(tuple(model.parse_filter({name: value}) for name, value in flat.items()))
+    document = getattr(arguments, given[0])
+    if not document:
+        raise _refused(
+            model, verb, InvalidArguments.TYPE, given[0], f"'{given[0]}' says which record, and is empty"
+        )
+    return model.parse_filter(document)
+
+
+def nobody(model: Model) -> NotFound:
+    return NotFound(f"No record of {model.route} matches.")
+
+
+def null_record(model: Model) -> msgspec.Struct:
+    """What a reader who wants no error is given."""
+    return model.record(*[None] * len(model.fields))
+
+
+async def update_meant(
+    call: Call,
+    model: Model,
+    bulk: Bulk,
+    where: Filter,
+    changes: tuple[Assignment, ...],
+    *,
+    version: int | None,
+    deleted: bool,
+) -> msgspec.Struct:
+    """Raises NotFound; Conflict where several match, or the one is at another version."""
+    async with bulk.batch(call, model, deleted=deleted) as batch:
+        key = await _one(batch, where, "bulk_update")
+        if version is not None and getattr(await batch.read(key), VERSION) != version:
+            raise Conflict(
+                f"The record {key} of {model.route} is not at version {version} any more.",
+                remedy="Read it again and repeat the change.",
+            )
+        await batch.update_ids([key], changes)
+        return await batch.read(key)
+
+
+async def delete_meant(
+    call: Call, model: Model, bulk: Bulk, where: Filter, *, soft: bool, deleted: bool
+) -> Any:
+    """The id of the record that was deleted. Raises NotFound; Conflict where several match."""
+    async with bulk.batch(call, model, deleted=deleted) as batch:
+        key = await _one(batch, where, "bulk_delete")
+        await batch.delete_ids([key], soft=soft)
+        return key
+
+
+async def _one(batch: Batch, where: Filter, many: str) -> Any:
+    route = batch.model.route
+    found = await batch.pick(batch.matching(where), 2)
+    if not found:
+        raise nobody(batch.model)
+    if len(found) > 1:
+        raise Conflict(
+            f"More than one record of {route} matches.", remedy=f"Narrow it, or use {route}.{many}."
+        )
+    return found[0]
+
+
+def _refused(model: Model, verb: str, code: str, name: str, detail: str) -> InvalidArguments:
+    return InvalidArguments(f"{model.route}.{verb}", [Problem(code, pointer(name), detail)])
