@@ -345,3 +345,23 @@ async def test_every_type_travels_in_bulk(database: str) -> None:
         with pytest.raises(Conflict, match="code"):
             await run("bulk_create", data=[{"code": "x"}, {"code": "a"}])
         assert (await run("count")).count == 3
+
+
+async def test_bulk_statements_can_be_echoed(database: str, caplog: pytest.LogCaptureFixture) -> None:
+    db = DataFlow(database, echo=True)
+
+    @db.model
+    class Thing:
+        name: str
+
+    app = Nexus(db)
+    async with app.running():
+
+        async def run(name: str, /, **arguments: Any) -> Any:
+            return await app.runtime.invoke(f"things.{name}", arguments, LOCAL, channel="test")
+
+        await run("bulk_create", data=[{"name": "secret"}, {"name": "b"}])
+        await run("bulk_upsert", data=[{"name": "secret"}, {"name": "c"}], match_fields=["name"])
+        await run("bulk_update", data=[{"id": 1, "name": "z"}])
+    assert "INSERT INTO" in caplog.text
+    assert "secret" not in caplog.text
