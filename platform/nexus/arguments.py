@@ -38,8 +38,8 @@ _STRUCTURED = (
 
 class Arguments:
     """What one operation accepts. `operation` is the name that its error messages begin with; `managed` are
-    the arguments that it fills itself, which may be given and are dropped; `later` are those that are documented and not
-    available yet."""
+    the arguments that it fills itself, which may be given and are dropped; `later` those that are documented
+    and not available yet."""
 
     def __init__(
         self,

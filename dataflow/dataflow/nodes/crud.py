@@ -10,7 +10,15 @@ from msgspec import UNSET, Meta, UnsetType
 from dataflow.assignments import Assignment, parse_assignments
 from dataflow.bulk import Bulk
 from dataflow.model import VERSION, Model
-from dataflow.nodes.meant import delete_meant, meant, nobody, null_record, update_meant, which
+from dataflow.nodes.meant import (
+    delete_meant,
+    meant,
+    nobody,
+    null_record,
+    record_or_nulls,
+    update_meant,
+    which,
+)
 from dataflow.nodes.parts import (
     FieldsArgument,
     FilterArgument,
@@ -96,7 +104,7 @@ def _get(model: Model, store: Store, bulk: Bulk) -> Operation:
         f"Read {a_record(model)} by id, or the first that matches.",
         handler=get,
         input=arguments_of(model, "Get", [*own, *flat]),
-        output=model.record,
+        output=record_or_nulls(model),
         on_record=True,
     )
 

@@ -62,6 +62,12 @@ def null_record(model: Model) -> msgspec.Struct:
     return model.record(*[None] * len(model.fields))
 
 
+def record_or_nulls(model: Model) -> type[msgspec.Struct]:
+    """The type of what a reader is given."""
+    fields = [(field.name, field.stored_type | None) for field in model.fields.values()]
+    return msgspec.defstruct(f"{model.name}OrNulls", fields, module="dataflow.results")
+
+
 async def update_meant(
     call: Call,
     model: Model,
