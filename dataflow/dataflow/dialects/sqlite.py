@@ -29,10 +29,12 @@ from dataflow.fields import Field, Kind
 from dataflow.model import Model
 from nexus.block import finish
 from nexus.call import Call
+from nexus.errors import Unavailable
 from nexus.ports import Isolation
 
 _BUSY_MS = 5000
 _POLL = 0.1
+_TRY_AGAIN = 0.02
 _INTERRUPT = 0.02
 
 
@@ -214,7 +216,7 @@ class Sqlite:
             await add_functions(connection._driver)
             await connection.become_exact()
             await connection.fetch(f"PRAGMA busy_timeout = {_BUSY_MS}")
-            await connection.fetch("PRAGMA journal_mode = WAL")
+            await connection.write_ahead()
             await connection.fetch(f"PRAGMA synchronous = {self._synchronous}")
             for pragma in pragmas:
                 await connection.fetch(pragma)
@@ -286,6 +288,20 @@ class SqliteConnection:
     @property
     def usable(self) -> bool:
         return True
+
+    async def write_ahead(self) -> None:
+        """Use the write-ahead log. The first to open a file changes the file for that, and others who come
+        at the same moment are refused at once, whatever the time limit for locks is: so they try again."""
+        clock = asyncio.get_running_loop().time
+        until = clock() + _BUSY_MS / 1000
+        while True:
+            try:
+                await self.fetch("PRAGMA journal_mode = WAL")
+                return
+            except Unavailable:
+                if clock() > until:
+                    raise
+                await asyncio.sleep(_TRY_AGAIN)
 
     async def execute(self, sql: str, parameters: Sequence[Any] = ()) -> Done:
         ((found, key),) = await self._on_thread(self._execute, sql, parameters)
