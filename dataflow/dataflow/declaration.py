@@ -45,7 +45,10 @@ def model_from(cls: type, known: Mapping[str, Model] | None = None, *, mode: Mod
     relations = declared_relations(name, getattr(cls, "__relations__", {}))
     switches = {option: bool(options.get(option)) for option in _SWITCHES}
     fields = _fields(name, declared, switches)
-    indexes = declared_indexes(name, table, getattr(cls, "__indexes__", ()), fields)
+    within = (TENANT,) if switches["multi_tenant"] else ()
+    indexes = declared_indexes(name, table, getattr(cls, "__indexes__", ()), fields, within)
+    if within:
+        indexes = (*indexes, index_on(table, (TENANT, "id")))
     if foreign_keys:
         indexes = _with_foreign(table, indexes, fields, relations)
     model = Model(

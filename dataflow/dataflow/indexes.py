@@ -29,14 +29,17 @@ class Index:
     unique: bool = False
 
 
-def declared_indexes(owner: str, table: str, given: Any, fields: Mapping[str, Field]) -> tuple[Index, ...]:
-    """From `[{"name": "…", "fields": ["a", "b"], "unique": True}]`, of which only the fields are needed.
-    Raises RegistrationError."""
+def declared_indexes(
+    owner: str, table: str, given: Any, fields: Mapping[str, Field], within: tuple[str, ...] = ()
+) -> tuple[Index, ...]:
+    """From `[{"name": "…", "fields": ["a", "b"], "unique": True}]`, of which only the fields are needed. Each
+    index begins with the fields `within`: what is unique is so for each of their values. Raises
+    RegistrationError."""
     if isinstance(given, (str, Mapping)) or not isinstance(given, Iterable):
         raise RegistrationError(
             f"{owner}: __indexes__ must be a list.", remedy='As in [{"fields": ["email"], "unique": True}].'
         )
-    found = [_index(owner, table, entry, fields) for entry in given]
+    found = [_index(owner, table, entry, fields, within) for entry in given]
     names = [index.name.casefold() for index in found]
     for index in found:
         if names.count(index.name.casefold()) > 1:
@@ -53,7 +56,7 @@ def index_on(table: str, fields: tuple[str, ...], *, unique: bool = False) -> In
     return Index(name, fields, unique)
 
 
-def _index(owner: str, table: str, given: Any, fields: Mapping[str, Field]) -> Index:
+def _index(owner: str, table: str, given: Any, fields: Mapping[str, Field], within: tuple[str, ...]) -> Index:
     if not isinstance(given, Mapping):
         given = {"fields": given}
     for part in given:
@@ -63,6 +66,7 @@ def _index(owner: str, table: str, given: Any, fields: Mapping[str, Field]) -> I
             )
     wanted = given.get("fields", ())
     names = (wanted,) if isinstance(wanted, str) else tuple(wanted)
+    names = (*(name for name in within if name not in names), *names) if names else names
     _check_fields(owner, names, fields)
     unique = given.get("unique", False)
     if not isinstance(unique, bool):

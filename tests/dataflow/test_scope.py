@@ -36,7 +36,9 @@ async def app(database: str) -> AsyncIterator[Nexus]:
     class Order:
         item: str
         amount: int = 1
+        number: str | None = None
         __dataflow__ = {"multi_tenant": True}
+        __indexes__ = [{"fields": ["number"], "unique": True}]
 
     @db.model
     class Note:
@@ -80,6 +82,25 @@ async def test_the_tenant_is_never_an_argument(app: Nexus) -> None:
             await acme(name, **arguments)
 
 
+async def test_what_is_unique_is_so_for_each_tenant(app: Nexus) -> None:
+    acme, other = Client(app, ACME), Client(app, OTHER)
+    await acme("orders.create", item="lamp", number="1")
+    await other("orders.create", item="pen", number="1")
+    made = await other("orders.upsert", where={"number": "1"}, create={"item": "x"}, update={"item": "pens"})
+    assert (made.created, made.record.item, made.record.tenant_id) == (False, "pens", "other")
+    with pytest.raises(Conflict, match="number"):
+        await acme("orders.create", item="again", number="1")
+
+
+async def test_many_at_once_are_the_tenants_own(app: Nexus) -> None:
+    acme, other = Client(app, ACME), Client(app, OTHER)
+    await acme("orders.bulk_create", data=[{"item": "lamp"}, {"item": "pen"}])
+    assert (await other("orders.bulk_update", filter={}, update={"amount": 9}, confirmed=True)).updated == 0
+    assert (await other("orders.bulk_delete", filter={}, confirmed=True)).deleted == 0
+    assert (await other("orders.aggregate", aggregate={"n": {"$sum": "$amount"}})).records == []
+    assert (await acme("orders.aggregate", aggregate={"n": {"$sum": "$amount"}})).records == [{"n": 2}]
+
+
 async def test_without_a_tenant_nothing_is_there(app: Nexus) -> None:
     local = Client(app, LOCAL)
     for name, arguments in (
@@ -87,6 +108,12 @@ async def test_without_a_tenant_nothing_is_there(app: Nexus) -> None:
         ("orders.get", {"id": 1}),
         ("orders.list", {}),
         ("orders.count", {}),
+        ("orders.aggregate", {"aggregate": {"n": {"$count": {}}}}),
+        ("orders.upsert", {"where": {"item": "x"}, "create": {}, "update": {"amount": 1}}),
+        ("orders.bulk_create", {"data": [{"item": "x"}]}),
+        ("orders.bulk_update", {"filter": {}, "update": {"amount": 1}, "confirmed": True}),
+        ("orders.bulk_delete", {"filter": {}, "confirmed": True}),
+        ("orders.bulk_upsert", {"data": [{"id": 1, "item": "x"}]}),
         ("orders.update", {"id": 1, "item": "x"}),
         ("orders.delete", {"id": 1}),
     ):
