@@ -12,8 +12,8 @@ from dataflow.model import Model
 from dataflow.query import Where, compiled, order_by
 from dataflow.schema import SchemaMode
 from dataflow.scope import visible
-from nexus.errors import CursorExpired, TooLarge, Unavailable, UnknownTopic
-from nexus.filters import Filter
+from nexus.errors import CursorExpired, InvalidFilter, TooLarge, Unavailable, UnknownTopic
+from nexus.filters import Filter, relations_in
 from nexus.ports import LoggedChange, LogHead, Snapshot
 from nexus.session import Session
 
@@ -47,7 +47,14 @@ class ChangeLog:
 
     def parse(self, topic: str, where: object, session: Session) -> Filter:
         model = self._model(topic)
-        return visible(session, model, model.parse_filter(where))
+        wanted = model.parse_filter(where)
+        through = next(relations_in(wanted), None)
+        if through is not None:  # nothing would be said when the other record changes
+            raise InvalidFilter(
+                f"'{through.relation}': a subscription cannot depend on the records of another model.",
+                remedy=f"Filter by fields of {topic}, or list them.",
+            )
+        return visible(session, model, wanted)
 
     def fields(self, topic: str) -> tuple[str, ...]:
         return tuple(self._model(topic).fields)

@@ -14,7 +14,7 @@ from dataflow.fields import Field
 from dataflow.indexes import Index
 from dataflow.ordering import Order, parse_order
 from dataflow.relations import Declared, Relation, Relations
-from nexus.filters import EVERYTHING, Fields, Filter, parse
+from nexus.filters import EVERYTHING, Across, Fields, Filter, parse
 
 TENANT = "tenant_id"
 DELETED_AT = "deleted_at"
@@ -68,7 +68,7 @@ class Model:
 
     @functools.cached_property
     def filter_fields(self) -> Fields:
-        return filter_fields(self.route, self.fields)
+        return filter_fields(self.route, self.fields, self._across)
 
     def parse_filter(self, given: object) -> Filter:
         return EVERYTHING if given is None else parse(given, self.filter_fields)
@@ -79,3 +79,9 @@ class Model:
     def writable(self) -> list[Field]:
         """The fields that a caller may give."""
         return [field for field in self.fields.values() if not field.automatic]
+
+    def _across(self) -> Mapping[str, Across]:
+        return {
+            name: Across((name,), relation.target.filter_fields, relation.many)
+            for name, relation in self.relations.items()
+        }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias, TypeVar
 
 import msgspec
@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from dataflow.assignments import Assignment
 from dataflow.changes import assigned, change_values
+from dataflow.conditions import condition
 from dataflow.database import Database
 from dataflow.dialects import Connection
 from dataflow.model import DELETED_AT, TENANT, VERSION, Model
@@ -35,6 +36,11 @@ class Store:
         self._dialect = database.dialect
         self._statements: dict[Shape, Statement] = {}
         self._unfiltered: dict[ModelTable, Where] = {}
+
+    async def prepare(self, models: Iterable[Model]) -> None:
+        """Make sure of the tables of these models, which cannot be done in a transaction that reads."""
+        for model in models:
+            await self._database.table(model)
 
     async def create(self, call: Call, model: Model, values: Mapping[str, Any]) -> msgspec.Struct:
         """Insert a record and return it whole. `values` are of the fields' types already."""
@@ -74,7 +80,7 @@ class Store:
         deleted: bool = False,
     ) -> list[msgspec.Struct]:
         table = await self._database.table(model)
-        matching = self._scope(call, table, where, deleted=deleted)
+        matching = await self._matching(call, table, where, deleted=deleted)
         lock = self._locks(call)
         statement = self._statement(
             ("list", model, matching.shape, order, lock), lambda: self._select(table, matching, order, lock)
@@ -85,7 +91,7 @@ class Store:
 
     async def count(self, call: Call, model: Model, where: Filter, *, deleted: bool = False) -> int:
         table = await self._database.table(model)
-        matching = self._scope(call, table, where, deleted=deleted)
+        matching = await self._matching(call, table, where, deleted=deleted)
         statement = self._statement(
             ("count", model, matching.shape),
             lambda: sa.select(sa.func.count()).select_from(table.table).where(matching.clause()),
@@ -150,11 +156,14 @@ class Store:
         if not done.found:
             raise _not_found(model, key)
 
-    def _scope(
-        self, call: Call, table: ModelTable, where: Filter = EVERYTHING, *, deleted: bool = False
-    ) -> Where:
-        """The only way from a filter to a condition: what must not be seen is taken away here."""
-        tree = visible(call.session, table.model, where, deleted=deleted)
+    async def _matching(self, call: Call, table: ModelTable, where: Filter, *, deleted: bool) -> Where:
+        if where is EVERYTHING:
+            return self._scope(call, table, deleted=deleted)
+        return await condition(call, self._database, table.model, where, deleted=deleted)
+
+    def _scope(self, call: Call, table: ModelTable, *, deleted: bool) -> Where:
+        """What exists for the caller: the condition of every statement about one record."""
+        tree = visible(call.session, table.model, deleted=deleted)
         return self._everything(table) if tree is EVERYTHING else Where(tree, table, self._dialect)
 
     def _everything(self, table: ModelTable) -> Where:

@@ -44,19 +44,18 @@ class ModelTable:
             *self._constraints(metadata, dialect),
             **dialect.table_options(),
         )
-        self._references = {
-            column.name: str(column.compile(dialect=dialect.compiler)).replace(":", "\\:")
-            for column in self.table.c
-        }
+        quote = dialect.compiler.identifier_preparer.quote
+        self._names = {name: quote(name).replace(":", "\\:") for name in self.columns}
+        self._called = quote(model.table_name)
         self.record = _reader(model, list(self.codecs.values()))
         """A row of all columns, in their order, as a record."""
         self._from_log: dict[str, Change] = {
             name: codec.from_log for name, codec in self.codecs.items() if codec.from_log is not None
         }
 
-    def reference(self, name: str) -> str:
-        """A column as it is written in a condition that is text."""
-        return self._references[name]
+    def reference(self, name: str, alias: str = "") -> str:
+        """A column as it is written in a condition that is text, where the table may have an alias."""
+        return f"{alias or self._called}.{self._names[name]}"
 
     def _constraints(self, metadata: sa.MetaData, dialect: Dialect) -> list[sa.ForeignKeyConstraint]:
         """Nothing cascades: not every database would tell the change log of what a cascade does."""

@@ -102,7 +102,7 @@ async def delete_meant(
 
 async def _one(batch: Batch, where: Filter, many: str) -> Any:
     route = batch.model.route
-    found = await batch.pick(batch.matching(where), 2)
+    found = await batch.pick(await batch.matching(where), 2)
     if not found:
         raise nobody(batch.model)
     if len(found) > 1:

@@ -32,6 +32,10 @@ CursorArgument = Annotated[
         description="Read in pages that go on exactly where the last one ended: empty at first, then 'next'"
     ),
 ]
+IncludeArgument = Annotated[
+    str | list[str] | None,
+    Meta(description="Related records beside, by the names of relations, as in customer,items.product"),
+]
 LimitArgument = Annotated[int, Meta(ge=1, le=MOST_RECORDS, description="At most this many records")]
 OffsetArgument = Annotated[int, Meta(ge=0, le=INT_MAX, description="Leave out this many records first")]
 FieldsArgument = Annotated[
@@ -55,7 +59,6 @@ _LATER = frozenset(
         "cache_warm_up",
         "database",
         "db_instance",
-        "include",
         "model_name",
         "monitoring",
         "on_error",
