@@ -114,7 +114,7 @@ class ChangeLog:
                 f"The snapshot of '{topic}' holds more than {limit} records.",
                 remedy="Narrow the filter, or list the records in pages and subscribe without a snapshot.",
             )
-        return Snapshot(head, [msgspec.structs.asdict(table.record(row)) for row in rows])
+        return Snapshot(head, [msgspec.structs.asdict(record) for record in table.records(rows)])
 
     async def changed(self) -> None:
         slots = self._database.pools.watch

@@ -55,8 +55,11 @@ class Database:
 
     async def table(self, model: Model) -> ModelTable:
         """The table of a model, which exists from then on. Raises SchemaMismatch."""
-        found = self.cache.get(model)
-        return found if found is not None else await self._use(model)
+        return self.known(model) or await self._use(model)
+
+    def known(self, model: Model) -> ModelTable | None:
+        """The table of a model, where it is known to be there: what mostly saves awaiting `table`."""
+        return self.cache.get(model)
 
     def plan(self, model: Model) -> list[str]:
         """All that an empty database needs for a model."""
@@ -83,6 +86,7 @@ class Database:
         pools = self.pools
         async with pools.installing:
             if model not in self.cache.tables:
+                self.cache.misses += 1
                 mode = mode or self.mode
                 slots = pools.writer if mode is SchemaMode.AUTO else pools.readers
                 connection = await slots.take()

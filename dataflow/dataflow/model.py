@@ -12,7 +12,7 @@ import msgspec
 from dataflow.comparison import filter_fields
 from dataflow.fields import Field
 from dataflow.indexes import Index
-from dataflow.ordering import Order, parse_order
+from dataflow.ordering import BY_ID, Order, parse_order
 from dataflow.relations import Declared, Relation, Relations
 from nexus.filters import EVERYTHING, Across, Fields, Filter, parse
 
@@ -51,7 +51,8 @@ class Model:
     def record(self) -> type[msgspec.Struct]:
         """What reading gives: one attribute for each field."""
         fields = [(field.name, field.stored_type) for field in self.fields.values()]
-        return msgspec.defstruct(self.name, fields, module="dataflow.records")
+        # What a record holds never refers to the record: there is no circle for the collector to look for.
+        return msgspec.defstruct(self.name, fields, module="dataflow.records", gc=False)
 
     @property
     def relations(self) -> Mapping[str, Relation]:
@@ -74,6 +75,8 @@ class Model:
         return EVERYTHING if given is None else parse(given, self.filter_fields)
 
     def parse_order(self, order_by: object = None, sort: object = None) -> Order:
+        if order_by is None and sort is None:
+            return BY_ID
         return parse_order(self.route, self.fields, order_by, sort)
 
     def writable(self) -> list[Field]:

@@ -41,9 +41,7 @@ class SchemaCache:
 
     def get(self, model: Model) -> ModelTable | None:
         found = self.tables.get(model)
-        if found is None:
-            self.misses += 1
-        else:
+        if found is not None:
             self.hits += 1
         return found
 

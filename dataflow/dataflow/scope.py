@@ -51,7 +51,10 @@ def tenant_of(session: Session, model: Model) -> str:
 def visible(session: Session, model: Model, wanted: Filter = EVERYTHING, *, deleted: bool = False) -> Filter:
     """Of the records that are wanted, those that exist for a session. Soft-deleted ones do when `deleted`
     says so, or when the filter itself speaks of their deletion."""
-    if next(relations_in(wanted), None) is not None:
+    if wanted is EVERYTHING:
+        if not (model.multi_tenant or model.soft_delete):
+            return EVERYTHING
+    elif next(relations_in(wanted), None) is not None:
         wanted = _narrowed(session, model, wanted, deleted)
     parts: list[Filter] = []
     if model.multi_tenant:

@@ -44,7 +44,7 @@ class Store:
 
     async def create(self, call: Call, model: Model, values: Mapping[str, Any]) -> msgspec.Struct:
         """Insert a record and return it whole. `values` are of the fields' types already."""
-        table = await self._database.table(model)
+        table = self._database.known(model) or await self._database.table(model)
         bound = {
             f"v_{name}": table.encode(name, model.fields[name].check(model.route, value))
             for name, value in values.items()
@@ -60,7 +60,7 @@ class Store:
 
     async def get(self, call: Call, model: Model, key: Any, *, deleted: bool = False) -> msgspec.Struct:
         """Raises NotFound. `deleted`, here and below: soft-deleted records count, too."""
-        table = await self._database.table(model)
+        table = self._database.known(model) or await self._database.table(model)
         scope = self._scope(call, table, deleted=deleted)
         statement = self._by_key(table, scope, lock=self._locks(call))
         rows = await self._run(call, statement, {"key": table.encode("id", key), **scope.values}, write=False)
@@ -79,7 +79,7 @@ class Store:
         *,
         deleted: bool = False,
     ) -> list[msgspec.Struct]:
-        table = await self._database.table(model)
+        table = self._database.known(model) or await self._database.table(model)
         matching = await self._matching(call, table, where, deleted=deleted)
         lock = self._locks(call)
         statement = self._statement(
@@ -87,10 +87,10 @@ class Store:
         )
         bound = {**matching.values, "limit": limit, "offset": offset}
         rows = await self._run(call, statement, bound, write=False)
-        return [table.record(row) for row in rows]
+        return table.records(rows)
 
     async def count(self, call: Call, model: Model, where: Filter, *, deleted: bool = False) -> int:
-        table = await self._database.table(model)
+        table = self._database.known(model) or await self._database.table(model)
         matching = await self._matching(call, table, where, deleted=deleted)
         statement = self._statement(
             ("count", model, matching.shape),
@@ -111,7 +111,7 @@ class Store:
     ) -> msgspec.Struct:
         """Change one record in one statement and return it whole: operators work on what is stored at that
         moment. Raises NotFound, or Conflict when the record has another `version`."""
-        table = await self._database.table(model)
+        table = self._database.known(model) or await self._database.table(model)
         scope = self._scope(call, table, deleted=deleted)
         bound = change_values(table, changes)
         bound |= {"v_updated_at": table.encode("updated_at", _now()), **scope.values}
@@ -139,7 +139,7 @@ class Store:
     ) -> None:
         """Delete one record; of a soft-delete model, mark it as deleted unless `soft` is False. Raises
         NotFound."""
-        table = await self._database.table(model)
+        table = self._database.known(model) or await self._database.table(model)
         scope = self._scope(call, table, deleted=deleted)
         soft = model.soft_delete if soft is None else soft
         bound = {"key": table.encode("id", key), **scope.values}

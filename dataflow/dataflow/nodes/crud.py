@@ -23,6 +23,7 @@ from dataflow.nodes.meant import (
 from dataflow.nodes.parts import (
     FieldsArgument,
     FilterArgument,
+    FlatValues,
     IncludeArgument,
     SoftDeleteArgument,
     VersionArgument,
@@ -32,7 +33,6 @@ from dataflow.nodes.parts import (
     beside,
     counts_deleted,
     created_fields,
-    flat_values,
     given_values,
     placed,
     records_of,
@@ -83,6 +83,7 @@ def _get(model: Model, store: Store, bulk: Bulk) -> Operation:
         *about_deleted(model),
     ]
     flat = beside(model, own)
+    flat_values = FlatValues(flat)
 
     async def get(call: Call, arguments: Any) -> Any:
         if arguments.include is None:
@@ -95,7 +96,7 @@ def _get(model: Model, store: Store, bulk: Bulk) -> Operation:
 
     async def found(call: Call, arguments: Any) -> msgspec.Struct:
         deleted = counts_deleted(arguments)
-        where = meant(model, "get", arguments, flat_values(flat, arguments))
+        where = meant(model, "get", arguments, flat_values(arguments))
         try:
             if where is None:
                 return await store.get(call, model, arguments.id, deleted=deleted)
@@ -142,10 +143,11 @@ def _update(model: Model, store: Store, bulk: Bulk) -> Operation:
     if model.versioned:
         own.append((VERSION, VersionArgument, UNSET))
     flat = beside(model, own)
+    flat_values = FlatValues(flat)
 
     async def update(call: Call, arguments: Any) -> msgspec.Struct:
         where = meant(model, "update", arguments, {})
-        changes = _changes(call, model, flat_values(flat, arguments), arguments)
+        changes = _changes(call, model, flat_values(arguments), arguments)
         version = getattr(arguments, VERSION, UNSET) if model.versioned else UNSET
         about: dict[str, Any] = {
             "version": None if version is UNSET else version,

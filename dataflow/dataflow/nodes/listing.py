@@ -56,15 +56,17 @@ def list_operations(model: Model, store: Store, aggregates: Aggregates) -> list[
             groups = await aggregates.run(call, model, wanted, deleted=deleted)
             return result(groups, len(groups))
         fields = _projection(model, arguments.fields)
-        included = parse_include(model, arguments.include)
-        async with one_state(call, store, model, included) as reading:
-            page = await _page(reading, model, store, where, arguments)
+        if arguments.include is None:
+            page = await _page(call, model, store, where, arguments)
             records = _projected(page.records, fields)
-            if included:
+        else:
+            included = parse_include(model, arguments.include)
+            async with one_state(call, store, model, included) as reading:
+                page = await _page(reading, model, store, where, arguments)
                 whole = [msgspec.structs.asdict(record) for record in page.records]
                 await including(reading, store, whole, included, deleted=deleted)
-                names = [*(fields or model.fields), *included]
-                records = [{name: row[name] for name in names} for row in whole]
+            names = [*(fields or model.fields), *included]
+            records = [{name: row[name] for name in names} for row in whole]
         return result(records, len(records), page.limit, page.offset, page.next, page.total)
 
     parts: list[Any] = [
