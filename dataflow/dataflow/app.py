@@ -120,6 +120,7 @@ class DataFlow(Direct):
 
     def _register(self, cls: T, *, mode: Mode) -> T:
         model = model_from(cls, self._models, mode=mode)
+        self.database.check(model)
         self._check_names(model)
         self._models[model.name] = model
         try:

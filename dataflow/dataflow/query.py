@@ -85,7 +85,8 @@ class Where:
                 return ("inside", self._shape_inside(tree))
 
     def _shape_inside(self, test: Inside) -> str:
-        text = self._dialect.filters.inside(self._table.reference(test.field), test, self._bound)
+        elements = self._table.model.fields[test.field].elements
+        text = self._dialect.filters.inside(self._table.reference(test.field), test, self._bound, elements)
         self._conditions.append((text, self._taken))
         return text
 
@@ -121,7 +122,7 @@ class Where:
                 return self._clause_in(field, value)
             case Inside():
                 text, self._taken = next(self._written)
-                return sa.case((sa.text(text), sa.true()), else_=sa.false()).is_(sa.true())
+                return self._dialect.filters.settled(sa.text(text))
             case Test(field, op, value):
                 column = self._table.table.c[field]
                 if value is None:

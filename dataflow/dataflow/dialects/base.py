@@ -102,7 +102,7 @@ class Dialect(Protocol):
     of the `readers` connections may write. `returning` says which of insert, update and delete can return
     their rows; it is known once a connection is open. `log` is None where changes cannot be followed.
     `makes_log` says that the log's own tables may be made when they are missing, `repeats_indexes` that
-    CREATE INDEX knows IF NOT EXISTS.
+    CREATE INDEX knows IF NOT EXISTS, `has_arrays` that lists can be kept as arrays.
     """
 
     name: str
@@ -118,6 +118,7 @@ class Dialect(Protocol):
     filters: FilterSql
     makes_log: bool
     repeats_indexes: bool
+    has_arrays: bool
 
     def column_type(self, field: Field) -> sa.types.TypeEngine[Any]: ...
 
@@ -125,6 +126,9 @@ class Dialect(Protocol):
 
     def table_options(self) -> dict[str, Any]:
         """Keyword arguments for each sqlalchemy.Table."""
+
+    def index_options(self, fields: Sequence[Field]) -> dict[str, Any]:
+        """Keyword arguments for the sqlalchemy.Index on these fields."""
 
     def in_list(self, column: sa.ColumnElement[Any], name: str) -> sa.ColumnElement[bool]:
         """`column IN` a list that travels as one parameter; for anything but floats."""

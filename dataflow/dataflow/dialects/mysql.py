@@ -84,6 +84,7 @@ class Mysql:
     log: LogReader | None = None
     makes_log = True
     repeats_indexes = False  # of the two servers, MariaDB only
+    has_arrays = False
 
     def __init__(self, address: Address) -> None:
         if address.options.get("charset", "utf8mb4") != "utf8mb4":
@@ -126,6 +127,9 @@ class Mysql:
 
     def table_options(self) -> dict[str, Any]:
         return {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4"}
+
+    def index_options(self, fields: Sequence[Field]) -> dict[str, Any]:
+        return {}
 
     def in_list(self, column: sa.ColumnElement[Any], name: str) -> sa.ColumnElement[bool]:
         return column.bool_op("IN")(sa.bindparam(name, type_=sa.types.NullType()))

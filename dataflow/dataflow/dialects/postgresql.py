@@ -20,6 +20,7 @@ from dataflow.dialects.base import Codec, Done, Found, LogReader, isolation_sql
 from dataflow.dialects.ddl import lock_numbers, quoted
 from dataflow.dialects.filter_sql import FilterSql
 from dataflow.dialects.json_lists import ChangedList
+from dataflow.dialects.postgresql_arrays import ChangedArray, array_from_json, element_of
 from dataflow.dialects.postgresql_errors import translated
 from dataflow.dialects.postgresql_filters import PostgresqlFilters
 from dataflow.dialects.values import combined, decimal_from, json_reader, json_text
@@ -63,6 +64,7 @@ class Postgresql:
     filters: FilterSql = PostgresqlFilters()
     makes_log = True
     repeats_indexes = True
+    has_arrays = True
 
     def __init__(self, address: Address) -> None:
         mode = address.options.get("sslmode", "prefer")
@@ -76,6 +78,8 @@ class Postgresql:
         self.compiler: sa.engine.Dialect = asyncpg_sql.dialect()  # type: ignore[no-untyped-call]
 
     def column_type(self, field: Field) -> sa.types.TypeEngine[Any]:
+        if field.elements is not None:
+            return sa.ARRAY(self.column_type(element_of(field)))
         # "C" compares by code point, as every other database here and the live feed do.
         types: dict[Kind, sa.types.TypeEngine[Any]] = {
             Kind.TEXT: sa.Text(collation="C"),
@@ -93,12 +97,15 @@ class Postgresql:
         return types[field.kind]
 
     def codec(self, field: Field) -> Codec:
-        if field.kind is Kind.JSON:
+        if field.kind is Kind.JSON and field.elements is None:
             return Codec(json_text, json_reader(field))
-        return _CODECS.get(field.kind, _AS_IT_IS)
+        return _AS_IT_IS if field.elements is not None else _CODECS.get(field.kind, _AS_IT_IS)
 
     def table_options(self) -> dict[str, Any]:
         return {}
+
+    def index_options(self, fields: Sequence[Field]) -> dict[str, Any]:
+        return {"postgresql_using": "gin"} if any(field.elements for field in fields) else {}
 
     def in_list(self, column: sa.ColumnElement[Any], name: str) -> sa.ColumnElement[bool]:
         return column == sa.any_(sa.bindparam(name, type_=sa.ARRAY(column.type)))
@@ -121,6 +128,8 @@ class Postgresql:
     def changed_list(
         self, op: str, column: sa.ColumnElement[Any], elements: sa.ColumnElement[Any]
     ) -> sa.ColumnElement[Any]:
+        if isinstance(column.type, sa.ARRAY):
+            return ChangedArray(op, column, elements)
         return ChangedList(op, column, elements)
 
     def integer_sum(self, column: sa.ColumnElement[Any]) -> list[sa.ColumnElement[Any]]:
@@ -141,19 +150,31 @@ class Postgresql:
         name = self.compiler.identifier_preparer
         types = [self._array_type(table.c[column].type) for column in columns]
         listed = ", ".join(name.quote(column) for column in columns)
+        chosen = ", ".join(self._chosen(table.c[column]) for column in columns)
         arrays = ", ".join(f"${place}::{kind}" for place, kind in enumerate(types, 1))
         returned = name.quote("id")
         if generates_id and "id" in columns:
             returned += f", {self.key_given(table)}"
         sql = (
-            f"INSERT INTO {name.format_table(table)} ({listed}) SELECT {listed}"
+            f"INSERT INTO {name.format_table(table)} ({listed}) SELECT {chosen}"
             f" FROM unnest({arrays}) WITH ORDINALITY AS given({listed}, nexus_place)"
             f" ORDER BY nexus_place RETURNING {returned}"
         )
-        given = await connection.fetch(sql, [list(column) for column in zip(*rows, strict=True)])
-        return [row[0] for row in given]
+        given = [list(column) for column in zip(*rows, strict=True)]
+        for place, column in enumerate(columns):
+            if isinstance(table.c[column].type, sa.ARRAY):
+                given[place] = [None if value is None else json_text(value) for value in given[place]]
+        return [row[0] for row in await connection.fetch(sql, given)]
+
+    def _chosen(self, column: sa.Column[Any]) -> str:
+        name = self.compiler.identifier_preparer.quote(column.name)
+        if not isinstance(column.type, sa.ARRAY):
+            return name
+        return array_from_json(name, self._array_type(column.type.item_type).removesuffix("[]"))
 
     def _array_type(self, kind: sa.types.TypeEngine[Any]) -> str:
+        if isinstance(kind, sa.ARRAY):
+            return "json[]"  # an array of arrays would be one of rows and columns
         plain = kind.copy() if isinstance(kind, sa.Text) else kind
         if isinstance(plain, sa.Text):
             plain.collation = None
@@ -222,6 +243,10 @@ class Postgresql:
     def literal(self, field: Field, value: Any) -> str:
         if isinstance(value, bytes):
             return f"'\\x{value.hex()}'"
+        if field.elements is not None:
+            element = element_of(field)
+            listed = ", ".join(self.literal(element, one) for one in value)
+            return f"ARRAY[{listed}]::{self._array_type(self.column_type(element))}"
         return quoted(value.isoformat() if isinstance(value, datetime.date | datetime.time) else str(value))
 
     def dispose(self) -> None:

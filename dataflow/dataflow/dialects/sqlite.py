@@ -71,6 +71,7 @@ class Sqlite:
     filters: FilterSql = SqliteFilters()
     makes_log = True
     repeats_indexes = True
+    has_arrays = False
 
     def __init__(self, path: str | None) -> None:
         # numeric_dollar would name parameters; plain question marks are what the driver is fastest with.
@@ -98,6 +99,9 @@ class Sqlite:
     def table_options(self) -> dict[str, Any]:
         # STRICT: without it a sum that overflows becomes a float, and any program may store text as a number.
         return {"sqlite_autoincrement": True, "sqlite_strict": True}
+
+    def index_options(self, fields: Sequence[Field]) -> dict[str, Any]:
+        return {}
 
     def in_list(self, column: sa.ColumnElement[Any], name: str) -> sa.ColumnElement[bool]:
         values = sa.func.json_each(sa.bindparam(name, type_=sa.TEXT)).table_valued("value")
