@@ -8,6 +8,7 @@ import datetime
 import re
 import typing
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from dataflow.annotations import field_from
@@ -42,14 +43,21 @@ _LATER_OPTIONS = {
 }
 
 
-def model_from(cls: type, known: Mapping[str, Model] | None = None, *, mode: Mode = Mode.WARN) -> Model:
-    """Read a class, to be registered beside the models `known`.
+def model_from(
+    cls: type,
+    known: Mapping[str, Model] | None = None,
+    *,
+    mode: Mode = Mode.WARN,
+    defaults: Mapping[str, bool] = MappingProxyType({}),
+) -> Model:
+    """Read a class, to be registered beside the models `known`. `defaults` are options of models that say
+    nothing of them.
 
     Raises RegistrationError naming the field or the option that cannot be, and its ModelValidationError for
     what strict mode refuses; warns of the same in the mode WARN."""
     models = {} if known is None else known
     name = cls.__name__
-    options = _options(cls, name)
+    options = {**defaults, **_options(cls, name)}
     table = getattr(cls, "__tablename__", None) or plural(snake_case(name))
     _check_table(name, table)
     declared = _declared(cls, name)

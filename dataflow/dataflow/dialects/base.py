@@ -96,7 +96,7 @@ class LogReader(Protocol):
 
 
 class Dialect(Protocol):
-    """One database engine, at one address.
+    """One database engine, at one address; `database` is the name of what is there.
 
     `overflow` is how many connections more there may be while they are needed. `writers` is None where any
     of the `readers` connections may write. `returning` says which of insert, update and delete can return
@@ -107,6 +107,7 @@ class Dialect(Protocol):
 
     name: str
     location: str
+    database: str
     compiler: sa.engine.Dialect
     readers: int
     overflow: int

@@ -15,7 +15,8 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.dialects.postgresql import asyncpg as asyncpg_sql
 
-from dataflow.dialects.address import Address, address_from, number
+from dataflow.dialects import tls
+from dataflow.dialects.address import Address, Settings, address_from, number
 from dataflow.dialects.base import Codec, Done, Found, LogReader, isolation_sql
 from dataflow.dialects.ddl import lock_numbers, quoted
 from dataflow.dialects.filter_sql import FilterSql
@@ -29,11 +30,10 @@ from dataflow.model import Model
 from dataflow.numbers import DIGITS, SCALE
 from nexus.block import finish
 from nexus.call import Call
-from nexus.errors import DatabaseUrlError, Unavailable
+from nexus.errors import Unavailable
 from nexus.ports import Isolation
 
-_OPTIONS = frozenset({"sslmode", "connect_timeout", "application_name", "pool_size"})
-_SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+_OPTIONS = tls.OPTIONS | {"connect_timeout", "application_name", "pool_size"}
 _SETTLING = 10.0
 _LOCK_SPACE = 0x4E58  # of the advisory locks that guard the making of tables
 _UPSERT_SPACE = 0x4E59  # of those that guard the keys of upserts
@@ -67,12 +67,10 @@ class Postgresql:
     has_arrays = True
 
     def __init__(self, address: Address) -> None:
-        mode = address.options.get("sslmode", "prefer")
-        if mode not in _SSL_MODES:
-            raise DatabaseUrlError(
-                f"There is no sslmode '{mode[:60]}'.", remedy=f"Known: {', '.join(_SSL_MODES)}."
-            )
         self.address = address
+        self.database = address.database
+        self._connect_timeout = number(address, "connect_timeout", 10)
+        self._tls = tls.tls_of(address)
         self.location = repr(address)
         self.readers = int(number(address, "pool_size", 10))
         self.compiler: sa.engine.Dialect = asyncpg_sql.dialect()  # type: ignore[no-untyped-call]
@@ -189,13 +187,13 @@ class Postgresql:
         address = self.address
         try:
             driver = await asyncpg.connect(
-                host=address.host,
+                host=address.socket or address.host,
                 port=address.port,
                 user=address.user,
                 password=address.password,
                 database=address.database,
-                ssl=address.options.get("sslmode", "prefer"),
-                timeout=number(address, "connect_timeout", 10),
+                ssl=self._tls.context() if self._tls.required else self._tls.mode,
+                timeout=self._connect_timeout,
                 statement_cache_size=512,
                 server_settings={
                     "application_name": address.options.get("application_name", "nexus"),
@@ -337,5 +335,6 @@ class PostgresqlConnection:
             self._driver.terminate()
 
 
-def postgresql_from(rest: str) -> Postgresql:
-    return Postgresql(address_from(rest, port=5432, user="postgres", known=_OPTIONS))
+def postgresql_from(rest: str, settings: Settings) -> Postgresql:
+    owner = Postgresql.name
+    return Postgresql(address_from(rest, settings, owner=owner, port=5432, user="postgres", known=_OPTIONS))
