@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from dataflow.aggregates import Aggregates
 from dataflow.bulk import Bulk
 from dataflow.changelog import ChangeLog
+from dataflow.connecting import settings_from
 from dataflow.database import Database
 from dataflow.declaration import model_from, refuse_instances
 from dataflow.dialects import dialect_for
@@ -57,26 +58,32 @@ class DataFlow(Direct):
     nothing is ever dropped or narrowed. With `auto_migrate=False` that is left to `install`. With
     `existing_schema_mode=True` the database is used as it is, and its changes cannot be followed.
 
-    The other options are those of `Options`. Raises DatabaseUrlError for a URL that cannot be used,
-    ConfigurationError for options that cannot be honoured, TypeError for those that there are not.
+    Its `name` is what is given, else that of its database: the file's without its ending, `memory`, or the
+    one on the server.
+
+    The other options are those of `Options`, and those of URLs, as `ssl_ca`. Raises DatabaseUrlError for a
+    URL that cannot be used, ConfigurationError for options that cannot be honoured, TypeError for those that
+    there are not.
     """
 
     def __init__(
         self,
         database_url: str | None = None,
         *,
+        name: str | None = None,
         auto_migrate: bool = True,
         existing_schema_mode: bool = False,
         **options: Any,
     ) -> None:
-        url = database_url if database_url is not None else _url_from(os.environ)
-        if not url:
-            raise ConfigurationError("The database URL must be a text such as 'sqlite:///shop.db'.")
+        url = _url(database_url, options)
+        settings = settings_from(options, os.environ, PREFIX)
         mode = SchemaMode.AUTO if auto_migrate else SchemaMode.FIXED
         if existing_schema_mode:
             mode = SchemaMode.EXISTING
         super().__init__(self, Caller())
-        self.database = Database(dialect_for(url), mode, options_from(options, os.environ, url))
+        dialect = dialect_for(url, settings)
+        self.database = Database(dialect, mode, options_from(options, os.environ, url))
+        self.name = _name(name, dialect.database)
         self.store = Store(self.database)
         self.bulk = Bulk(self.database)
         self.aggregates = Aggregates(self.database)
@@ -119,7 +126,9 @@ class DataFlow(Direct):
         return self._register(cls, mode=mode)
 
     def _register(self, cls: T, *, mode: Mode) -> T:
-        model = model_from(cls, self._models, mode=mode)
+        switches = {"multi_tenant": self.database.options.multi_tenant}
+        model = model_from(cls, self._models, mode=mode, defaults=switches)
+        self.database.check(model)
         self._check_names(model)
         self._models[model.name] = model
         try:
@@ -216,5 +225,23 @@ class PoolManager:
         return self._database.metrics()
 
 
-def _url_from(environment: Mapping[str, str]) -> str:
-    return environment.get("DATABASE_URL") or environment.get(f"{PREFIX}DATABASE_URL") or DEFAULT_URL
+def _url(given: str | None, options: dict[str, Any]) -> str:
+    """The URL, for which `database` is another word; else the environment's, else the default."""
+    other = options.pop("database", None)
+    if None not in (given, other):
+        raise ConfigurationError("'database' is another word for 'database_url': give one.")
+    url = given if other is None else other
+    if url is None:
+        environment = os.environ
+        return environment.get("DATABASE_URL") or environment.get(f"{PREFIX}DATABASE_URL") or DEFAULT_URL
+    if not isinstance(url, str) or not url:
+        raise ConfigurationError("The database URL must be a text such as 'sqlite:///shop.db'.")
+    return url
+
+
+def _name(given: str | None, database: str) -> str:
+    if given is None:
+        return database
+    if not given.strip() or len(given) > 100:
+        raise ConfigurationError("The name of a DataFlow is a text of at most 100 characters.")
+    return given

@@ -17,7 +17,7 @@ from dataflow.pools import Pools, pool_metrics
 from dataflow.schema import SchemaCache, SchemaMode, all_sql, check_present, install, parents_first
 from dataflow.table import ModelTable
 from nexus.call import Call
-from nexus.errors import ConfigurationError
+from nexus.errors import ConfigurationError, RegistrationError
 
 
 class Database:
@@ -48,6 +48,14 @@ class Database:
                 del self._pools[other]
             pools = self._pools[loop] = Pools(self.dialect, self.options)
         return pools
+
+    def check(self, model: Model) -> None:
+        """Raises RegistrationError for a model that this kind of database cannot hold."""
+        if model.has_arrays and not self.dialect.has_arrays:
+            raise RegistrationError(
+                f"{model.name}: {self.dialect.name} has no arrays for 'use_native_arrays'.",
+                remedy="Leave it out: lists are then kept as JSON, with the same filters and operators.",
+            )
 
     def metrics(self) -> dict[str, Any]:
         """The connections for statements, of all event loops together."""

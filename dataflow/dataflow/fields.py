@@ -52,7 +52,8 @@ class Field:
     """`annotation` is without its None; `nullable` says that there was one. `automatic` fields are filled by
     the platform and never by a caller. `choices` are the values of an Enum or a Literal: those, and not the
     members, are what is stored and what comes back, the same in Python as on every channel. A `factory` makes
-    the default of each record; `length` is the most characters of a text."""
+    the default of each record; `length` is the most characters of a text. `elements` says that a list is kept
+    as an array of the database's own, and of what."""
 
     name: str
     kind: Kind
@@ -63,6 +64,7 @@ class Field:
     choices: tuple[str, ...] | tuple[int, ...] = ()
     factory: Callable[[], object] | None = None
     length: int | None = None
+    elements: Kind | None = None
 
     @property
     def required(self) -> bool:

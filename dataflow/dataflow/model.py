@@ -67,6 +67,11 @@ class Model:
             return []
         return [one for one in self.relations.values() if not one.many and one.key == "id"]
 
+    @property
+    def has_arrays(self) -> bool:
+        """Whether a database must have arrays of its own for it."""
+        return any(field.elements for field in self.fields.values())
+
     @functools.cached_property
     def filter_fields(self) -> Fields:
         return filter_fields(self.route, self.fields, self._across)

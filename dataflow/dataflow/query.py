@@ -119,7 +119,8 @@ class Where:
                 return ("related", *via, self._shape(part, others))
 
     def _shape_inside(self, test: Inside, rows: _Rows) -> str:
-        text = self._dialect.filters.inside(rows.reference(test.field), test, self._bound)
+        elements = rows.table.model.fields[test.field].elements
+        text = self._dialect.filters.inside(rows.reference(test.field), test, self._bound, elements)
         self._conditions.append((text, self._taken))
         return text
 
@@ -151,7 +152,7 @@ class Where:
                 return self._clause_in(rows, field, value)
             case Inside():
                 text, self._taken = next(self._written)
-                return sa.case((sa.text(text), sa.true()), else_=sa.false()).is_(sa.true())
+                return self._dialect.filters.settled(sa.text(text))
             case Related(name, part):
                 relation, others = self._related(rows, name)
                 joined = others.source.c[relation.key] == rows.source.c[relation.field]

@@ -96,17 +96,18 @@ class LogReader(Protocol):
 
 
 class Dialect(Protocol):
-    """One database engine, at one address.
+    """One database engine, at one address; `database` is the name of what is there.
 
     `overflow` is how many connections more there may be while they are needed. `writers` is None where any
     of the `readers` connections may write. `returning` says which of insert, update and delete can return
     their rows; it is known once a connection is open. `log` is None where changes cannot be followed.
     `makes_log` says that the log's own tables may be made when they are missing, `repeats_indexes` that
-    CREATE INDEX knows IF NOT EXISTS.
+    CREATE INDEX knows IF NOT EXISTS, `has_arrays` that lists can be kept as arrays.
     """
 
     name: str
     location: str
+    database: str
     compiler: sa.engine.Dialect
     readers: int
     overflow: int
@@ -118,6 +119,7 @@ class Dialect(Protocol):
     filters: FilterSql
     makes_log: bool
     repeats_indexes: bool
+    has_arrays: bool
 
     def column_type(self, field: Field) -> sa.types.TypeEngine[Any]: ...
 
@@ -125,6 +127,9 @@ class Dialect(Protocol):
 
     def table_options(self) -> dict[str, Any]:
         """Keyword arguments for each sqlalchemy.Table."""
+
+    def index_options(self, fields: Sequence[Field]) -> dict[str, Any]:
+        """Keyword arguments for the sqlalchemy.Index on these fields."""
 
     def in_list(self, column: sa.ColumnElement[Any], name: str) -> sa.ColumnElement[bool]:
         """`column IN` a list that travels as one parameter; for anything but floats."""

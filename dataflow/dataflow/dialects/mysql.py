@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import datetime
 import logging
+import re
 import uuid
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -19,12 +20,13 @@ from pymysql.constants import CLIENT, ER
 from sqlalchemy.dialects import mysql as mysql_sql
 from sqlalchemy.dialects.mysql import aiomysql as aiomysql_sql
 
-from dataflow.dialects.address import Address, address_from, number
+from dataflow.dialects import tls
+from dataflow.dialects.address import Address, Settings, address_from, number
 from dataflow.dialects.base import Codec, Done, Found, LogReader, isolation_sql
 from dataflow.dialects.ddl import lock_numbers, quoted
 from dataflow.dialects.filter_sql import FilterSql
 from dataflow.dialects.json_lists import ChangedList
-from dataflow.dialects.mysql_cursor import Cursor
+from dataflow.dialects.mysql_driver import Cursor, Driver, as_bytes
 from dataflow.dialects.mysql_errors import translated
 from dataflow.dialects.mysql_filters import MysqlFilters
 from dataflow.dialects.values import combined, decimal_from, json_reader, json_text, time_text
@@ -38,7 +40,15 @@ from nexus.ports import Isolation
 
 logger = logging.getLogger("nexus")
 
-_OPTIONS = frozenset({"charset", "connect_timeout", "pool_size", "returning"})
+_OPTIONS = tls.OPTIONS | {
+    "application_name",
+    "charset",
+    "collation",
+    "connect_timeout",
+    "pool_size",
+    "returning",
+}
+_COLLATION = re.compile(r"utf8mb4_[a-z0-9_]{1,50}")
 _PREPARE = (
     "SET SESSION time_zone = '+00:00', sql_mode = 'STRICT_ALL_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,"
     "ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION', group_concat_max_len = 1073741824"
@@ -84,6 +94,7 @@ class Mysql:
     log: LogReader | None = None
     makes_log = True
     repeats_indexes = False  # of the two servers, MariaDB only
+    has_arrays = False
 
     def __init__(self, address: Address) -> None:
         if address.options.get("charset", "utf8mb4") != "utf8mb4":
@@ -91,7 +102,13 @@ class Mysql:
         self._may_return = address.options.get("returning", "on")
         if self._may_return not in ("on", "off"):
             raise DatabaseUrlError("The option 'returning' is 'on' or 'off'.")
+        self._collated = address.options.get("collation", "")
+        if self._collated and not _COLLATION.fullmatch(self._collated):
+            raise DatabaseUrlError("The collation must be one of utf8mb4, as in utf8mb4_unicode_ci.")
         self.address = address
+        self.database = address.database
+        self._connect_timeout = number(address, "connect_timeout", 10)
+        self._tls = tls.tls_of(address)
         self.location = repr(address)
         self.readers = int(number(address, "pool_size", 10))
         self.returning: frozenset[str] = frozenset()
@@ -126,6 +143,9 @@ class Mysql:
 
     def table_options(self) -> dict[str, Any]:
         return {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4"}
+
+    def index_options(self, fields: Sequence[Field]) -> dict[str, Any]:
+        return {}
 
     def in_list(self, column: sa.ColumnElement[Any], name: str) -> sa.ColumnElement[bool]:
         return column.bool_op("IN")(sa.bindparam(name, type_=sa.types.NullType()))
@@ -212,18 +232,25 @@ class Mysql:
 
     async def _connect(self) -> aiomysql.Connection:
         address = self.address
-        return await aiomysql.connect(
+        collation = f", collation_connection = '{self._collated}'" if self._collated else ""
+        driver = Driver(
             host=address.host,
             port=address.port,
+            unix_socket=address.socket,
             user=address.user,
-            password=address.password or "",
+            password=as_bytes(address.password or ""),
             db=address.database,
             charset="utf8mb4",
             autocommit=True,
-            connect_timeout=number(address, "connect_timeout", 10),
+            connect_timeout=self._connect_timeout,
             client_flag=CLIENT.FOUND_ROWS,
-            init_command=_PREPARE,
+            init_command=_PREPARE + collation,
+            program_name=address.options.get("application_name", "nexus"),
+            ssl=None if self._tls.mode in ("disable", "allow") else self._tls.context(),
         )
+        driver.must_be_secure = self._tls.required
+        await driver._connect()
+        return driver
 
     def _learn(self, version: str) -> None:
         """What this server can do. It is known before any statement is built."""
@@ -414,5 +441,5 @@ class MysqlConnection:
         return True
 
 
-def mysql_from(rest: str) -> Mysql:
-    return Mysql(address_from(rest, port=3306, user="root", known=_OPTIONS))
+def mysql_from(rest: str, settings: Settings) -> Mysql:
+    return Mysql(address_from(rest, settings, owner=Mysql.name, port=3306, user="root", known=_OPTIONS))

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pymysql import err
 from pymysql.constants import ER
 
+from dataflow.dialects.tls import tls_failure
 from nexus.errors import Conflict, InvalidInput, NexusError, Retryable, Unavailable
 
 _KEY = re.compile(r"for key '(?:[^'.]*\.)?(?P<key>[^']+)'$")
@@ -30,7 +31,7 @@ def translated(failure: Exception, keys: Mapping[str, str] | None = None) -> Exc
     if isinstance(failure, UnicodeEncodeError):
         return InvalidInput("A text contains characters that are not valid Unicode.")
     if isinstance(failure, err.MySQLError) and failure.args:
-        return _by_number(failure.args[0], str(failure.args[-1]), keys or {})
+        return tls_failure(failure) or _by_number(failure.args[0], str(failure.args[-1]), keys or {})
     if isinstance(failure, OSError | TimeoutError | err.MySQLError):
         return Unavailable("The database server does not answer.")
     return failure

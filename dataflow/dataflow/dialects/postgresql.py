@@ -15,11 +15,13 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.dialects.postgresql import asyncpg as asyncpg_sql
 
-from dataflow.dialects.address import Address, address_from, number
+from dataflow.dialects import tls
+from dataflow.dialects.address import Address, Settings, address_from, number
 from dataflow.dialects.base import Codec, Done, Found, LogReader, isolation_sql
 from dataflow.dialects.ddl import lock_numbers, quoted
 from dataflow.dialects.filter_sql import FilterSql
 from dataflow.dialects.json_lists import ChangedList
+from dataflow.dialects.postgresql_arrays import ChangedArray, array_from_json, element_of
 from dataflow.dialects.postgresql_errors import translated
 from dataflow.dialects.postgresql_filters import PostgresqlFilters
 from dataflow.dialects.values import combined, decimal_from, json_reader, json_text
@@ -28,11 +30,10 @@ from dataflow.model import Model
 from dataflow.numbers import DIGITS, SCALE
 from nexus.block import finish
 from nexus.call import Call
-from nexus.errors import DatabaseUrlError, Unavailable
+from nexus.errors import Unavailable
 from nexus.ports import Isolation
 
-_OPTIONS = frozenset({"sslmode", "connect_timeout", "application_name", "pool_size"})
-_SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+_OPTIONS = tls.OPTIONS | {"connect_timeout", "application_name", "pool_size"}
 _SETTLING = 10.0
 _LOCK_SPACE = 0x4E58  # of the advisory locks that guard the making of tables
 _UPSERT_SPACE = 0x4E59  # of those that guard the keys of upserts
@@ -63,19 +64,20 @@ class Postgresql:
     filters: FilterSql = PostgresqlFilters()
     makes_log = True
     repeats_indexes = True
+    has_arrays = True
 
     def __init__(self, address: Address) -> None:
-        mode = address.options.get("sslmode", "prefer")
-        if mode not in _SSL_MODES:
-            raise DatabaseUrlError(
-                f"There is no sslmode '{mode[:60]}'.", remedy=f"Known: {', '.join(_SSL_MODES)}."
-            )
         self.address = address
+        self.database = address.database
+        self._connect_timeout = number(address, "connect_timeout", 10)
+        self._tls = tls.tls_of(address)
         self.location = repr(address)
         self.readers = int(number(address, "pool_size", 10))
         self.compiler: sa.engine.Dialect = asyncpg_sql.dialect()  # type: ignore[no-untyped-call]
 
     def column_type(self, field: Field) -> sa.types.TypeEngine[Any]:
+        if field.elements is not None:
+            return sa.ARRAY(self.column_type(element_of(field)))
         # "C" compares by code point, as every other database here and the live feed do.
         types: dict[Kind, sa.types.TypeEngine[Any]] = {
             Kind.TEXT: sa.Text(collation="C"),
@@ -93,12 +95,15 @@ class Postgresql:
         return types[field.kind]
 
     def codec(self, field: Field) -> Codec:
-        if field.kind is Kind.JSON:
+        if field.kind is Kind.JSON and field.elements is None:
             return Codec(json_text, json_reader(field))
-        return _CODECS.get(field.kind, _AS_IT_IS)
+        return _AS_IT_IS if field.elements is not None else _CODECS.get(field.kind, _AS_IT_IS)
 
     def table_options(self) -> dict[str, Any]:
         return {}
+
+    def index_options(self, fields: Sequence[Field]) -> dict[str, Any]:
+        return {"postgresql_using": "gin"} if any(field.elements for field in fields) else {}
 
     def in_list(self, column: sa.ColumnElement[Any], name: str) -> sa.ColumnElement[bool]:
         return column == sa.any_(sa.bindparam(name, type_=sa.ARRAY(column.type)))
@@ -121,6 +126,8 @@ class Postgresql:
     def changed_list(
         self, op: str, column: sa.ColumnElement[Any], elements: sa.ColumnElement[Any]
     ) -> sa.ColumnElement[Any]:
+        if isinstance(column.type, sa.ARRAY):
+            return ChangedArray(op, column, elements)
         return ChangedList(op, column, elements)
 
     def integer_sum(self, column: sa.ColumnElement[Any]) -> list[sa.ColumnElement[Any]]:
@@ -141,19 +148,31 @@ class Postgresql:
         name = self.compiler.identifier_preparer
         types = [self._array_type(table.c[column].type) for column in columns]
         listed = ", ".join(name.quote(column) for column in columns)
+        chosen = ", ".join(self._chosen(table.c[column]) for column in columns)
         arrays = ", ".join(f"${place}::{kind}" for place, kind in enumerate(types, 1))
         returned = name.quote("id")
         if generates_id and "id" in columns:
             returned += f", {self.key_given(table)}"
         sql = (
-            f"INSERT INTO {name.format_table(table)} ({listed}) SELECT {listed}"
+            f"INSERT INTO {name.format_table(table)} ({listed}) SELECT {chosen}"
             f" FROM unnest({arrays}) WITH ORDINALITY AS given({listed}, nexus_place)"
             f" ORDER BY nexus_place RETURNING {returned}"
         )
-        given = await connection.fetch(sql, [list(column) for column in zip(*rows, strict=True)])
-        return [row[0] for row in given]
+        given = [list(column) for column in zip(*rows, strict=True)]
+        for place, column in enumerate(columns):
+            if isinstance(table.c[column].type, sa.ARRAY):
+                given[place] = [None if value is None else json_text(value) for value in given[place]]
+        return [row[0] for row in await connection.fetch(sql, given)]
+
+    def _chosen(self, column: sa.Column[Any]) -> str:
+        name = self.compiler.identifier_preparer.quote(column.name)
+        if not isinstance(column.type, sa.ARRAY):
+            return name
+        return array_from_json(name, self._array_type(column.type.item_type).removesuffix("[]"))
 
     def _array_type(self, kind: sa.types.TypeEngine[Any]) -> str:
+        if isinstance(kind, sa.ARRAY):
+            return "json[]"  # an array of arrays would be one of rows and columns
         plain = kind.copy() if isinstance(kind, sa.Text) else kind
         if isinstance(plain, sa.Text):
             plain.collation = None
@@ -168,13 +187,13 @@ class Postgresql:
         address = self.address
         try:
             driver = await asyncpg.connect(
-                host=address.host,
+                host=address.socket or address.host,
                 port=address.port,
                 user=address.user,
                 password=address.password,
                 database=address.database,
-                ssl=address.options.get("sslmode", "prefer"),
-                timeout=number(address, "connect_timeout", 10),
+                ssl=self._tls.context() if self._tls.required else self._tls.mode,
+                timeout=self._connect_timeout,
                 statement_cache_size=512,
                 server_settings={
                     "application_name": address.options.get("application_name", "nexus"),
@@ -222,6 +241,10 @@ class Postgresql:
     def literal(self, field: Field, value: Any) -> str:
         if isinstance(value, bytes):
             return f"'\\x{value.hex()}'"
+        if field.elements is not None:
+            element = element_of(field)
+            listed = ", ".join(self.literal(element, one) for one in value)
+            return f"ARRAY[{listed}]::{self._array_type(self.column_type(element))}"
         return quoted(value.isoformat() if isinstance(value, datetime.date | datetime.time) else str(value))
 
     def dispose(self) -> None:
@@ -312,5 +335,6 @@ class PostgresqlConnection:
             self._driver.terminate()
 
 
-def postgresql_from(rest: str) -> Postgresql:
-    return Postgresql(address_from(rest, port=5432, user="postgres", known=_OPTIONS))
+def postgresql_from(rest: str, settings: Settings) -> Postgresql:
+    owner = Postgresql.name
+    return Postgresql(address_from(rest, settings, owner=owner, port=5432, user="postgres", known=_OPTIONS))

@@ -6,6 +6,7 @@ import re
 
 from asyncpg import exceptions as pg
 
+from dataflow.dialects.tls import tls_failure
 from nexus.errors import Conflict, InvalidInput, NexusError, Retryable, Unavailable
 
 _KEY = re.compile(r"^Key \((?P<fields>.+?)\)=")
@@ -63,7 +64,7 @@ def translated(failure: Exception) -> Exception:
         ):
             return Unavailable("The connection to the database was lost.", remedy="Try again.")
         case OSError() | TimeoutError():
-            return Unavailable("The database server does not answer.")
+            return tls_failure(failure) or Unavailable("The database server does not answer.")
         case pg.PostgresError():
             return Unavailable(f"The database failed ({failure.sqlstate}).")
     return failure

@@ -19,6 +19,7 @@ from sqlalchemy.dialects import sqlite as sqlite_sql
 
 from dataflow import lists
 from dataflow.dialects import sqlite_log, sqlite_types
+from dataflow.dialects.address import Settings
 from dataflow.dialects.base import Codec, Done, Found, LogReader
 from dataflow.dialects.ddl import insert_one, quoted
 from dataflow.dialects.filter_sql import FilterSql
@@ -29,7 +30,7 @@ from dataflow.fields import Field, Kind
 from dataflow.model import Model
 from nexus.block import finish
 from nexus.call import Call
-from nexus.errors import Unavailable
+from nexus.errors import DatabaseUrlError, Unavailable
 from nexus.ports import Isolation
 
 _BUSY_MS = 5000
@@ -71,11 +72,14 @@ class Sqlite:
     filters: FilterSql = SqliteFilters()
     makes_log = True
     repeats_indexes = True
+    has_arrays = False
 
-    def __init__(self, path: str | None) -> None:
+    def __init__(self, path: str | None, cache_mb: float | None = None) -> None:
         # numeric_dollar would name parameters; plain question marks are what the driver is fastest with.
         self.compiler: sa.engine.Dialect = sqlite_sql.dialect(paramstyle="qmark")
         self.log = SqliteLog()
+        self.database = "memory" if path is None else Path(path).stem
+        self._cache_kb = None if cache_mb is None else int(cache_mb * 1024)
         self._remove: Callable[[], object] = lambda: None
         if path is None:
             # A private file behaves as any other database does; a real :memory: has one connection only.
@@ -98,6 +102,9 @@ class Sqlite:
     def table_options(self) -> dict[str, Any]:
         # STRICT: without it a sum that overflows becomes a float, and any program may store text as a number.
         return {"sqlite_autoincrement": True, "sqlite_strict": True}
+
+    def index_options(self, fields: Sequence[Field]) -> dict[str, Any]:
+        return {}
 
     def in_list(self, column: sa.ColumnElement[Any], name: str) -> sa.ColumnElement[bool]:
         values = sa.func.json_each(sa.bindparam(name, type_=sa.TEXT)).table_valued("value")
@@ -218,6 +225,8 @@ class Sqlite:
             await connection.fetch(f"PRAGMA busy_timeout = {_BUSY_MS}")
             await connection.write_ahead()
             await connection.fetch(f"PRAGMA synchronous = {self._synchronous}")
+            if self._cache_kb is not None:  # below zero it is a size, and not a number of pages
+                await connection.fetch(f"PRAGMA cache_size = {-self._cache_kb}")
             for pragma in pragmas:
                 await connection.fetch(pragma)
         except BaseException:
@@ -400,3 +409,16 @@ class SqliteConnection:
         if what == "session":
             return call.session.id
         return call.run_id if what == "run" else call.session.tenant
+
+
+def sqlite_from(path: str | None, settings: Settings) -> Sqlite:
+    options = settings.options((), frozenset({"cache_size_mb"}), Sqlite.name)
+    if "cache_size_mb" not in options:
+        return Sqlite(path)
+    try:
+        size = float(options["cache_size_mb"])
+    except ValueError:
+        size = 0
+    if not 0 < size <= 1_000_000:
+        raise DatabaseUrlError("cache_size_mb must be a positive number of megabytes.")
+    return Sqlite(path, size)

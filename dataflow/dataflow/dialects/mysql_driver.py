@@ -1,0 +1,45 @@
+"""The driver's connection and cursor, as we need them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import aiomysql
+from pymysql.constants import CLIENT
+
+from nexus.errors import InvalidFilter, Unavailable
+
+_PATTERN_FAILED = 1139
+
+
+def as_bytes(password: str) -> str:
+    """A password whose characters the driver, which writes them in Latin-1, sends as UTF-8."""
+    return password.encode().decode("latin-1")
+
+
+class Driver(aiomysql.Connection):  # type: ignore[misc]
+    """A connection that runs one statement at a time, and that shows no password before the server speaks
+    TLS where it must."""
+
+    must_be_secure = False
+
+    async def _request_authentication(self) -> None:
+        self.client_flag &= ~CLIENT.MULTI_STATEMENTS
+        if not self.server_capabilities & CLIENT.SSL:
+            if self.must_be_secure:
+                raise Unavailable("The database server does not offer TLS, which is asked for.")
+            self.client_flag &= ~CLIENT.SSL  # the driver would still say that TLS is about to begin
+        await super()._request_authentication()
+
+
+class Cursor(aiomysql.Cursor):  # type: ignore[misc]
+    """A warning that a pattern was given up is an error: the server goes on as if it had not matched. The
+    others, about numbers that were shortened on the way to a comparison, tell nobody anything."""
+
+    async def _show_warnings(self, connection: Any) -> None:
+        for _, code, message in await connection.show_warnings() or ():
+            if code == _PATTERN_FAILED:
+                raise InvalidFilter(
+                    f"The database gave the pattern up on a long text: {message}.",
+                    remedy="Anchor the pattern with ^, or use fewer repetitions.",
+                )
