@@ -80,7 +80,10 @@ class Store:
         deleted: bool = False,
     ) -> list[msgspec.Struct]:
         table = self._database.known(model) or await self._database.table(model)
-        matching = await self._matching(call, table, where, deleted=deleted)
+        if where is EVERYTHING:
+            matching = self._scope(call, table, deleted=deleted)
+        else:
+            matching = await condition(call, self._database, model, where, deleted=deleted)
         lock = self._locks(call)
         statement = self._statement(
             ("list", model, matching.shape, order, lock), lambda: self._select(table, matching, order, lock)
@@ -91,7 +94,10 @@ class Store:
 
     async def count(self, call: Call, model: Model, where: Filter, *, deleted: bool = False) -> int:
         table = self._database.known(model) or await self._database.table(model)
-        matching = await self._matching(call, table, where, deleted=deleted)
+        if where is EVERYTHING:
+            matching = self._scope(call, table, deleted=deleted)
+        else:
+            matching = await condition(call, self._database, model, where, deleted=deleted)
         statement = self._statement(
             ("count", model, matching.shape),
             lambda: sa.select(sa.func.count()).select_from(table.table).where(matching.clause()),
@@ -155,11 +161,6 @@ class Store:
             done = await connection.execute(statement.sql, statement.bind(bound))
         if not done.found:
             raise _not_found(model, key)
-
-    async def _matching(self, call: Call, table: ModelTable, where: Filter, *, deleted: bool) -> Where:
-        if where is EVERYTHING:
-            return self._scope(call, table, deleted=deleted)
-        return await condition(call, self._database, table.model, where, deleted=deleted)
 
     def _scope(self, call: Call, table: ModelTable, *, deleted: bool) -> Where:
         """What exists for the caller: the condition of every statement about one record."""
