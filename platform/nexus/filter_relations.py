@@ -13,7 +13,7 @@ from nexus.pattern_match import Pattern
 if TYPE_CHECKING:
     from nexus.filters import Fields
 
-MOST_RELATIONS = 8
+MOST_RELATIONS = 5
 
 
 @dataclass(frozen=True, slots=True)

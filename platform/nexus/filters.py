@@ -10,8 +10,8 @@ from typing import Any as Object
 
 from nexus.errors import InvalidFilter, did_you_mean
 from nexus.filter_match import matches
-from nexus.filter_relations import MOST_RELATIONS, Across, joined
-from nexus.filter_targets import ELEMENT, Column, Target, place, shown
+from nexus.filter_relations import MOST_RELATIONS, Across, Beyond, joined
+from nexus.filter_targets import ELEMENT, MOST_STEPS, Column, Target, place, shown
 from nexus.filter_tree import (
     EVERYTHING,
     NOTHING,
@@ -46,9 +46,13 @@ __all__ = [
 
 Convert = Callable[[str, object], Object]
 
-_DEEPEST = 100
+# How deep a filter may go, in weights: a parser that reads SQL with a stack of 100 places must read it too.
+_DEEPEST = 60
+_WEIGHTS = {"$not": 1, "$and": 3, "$or": 3, "$nor": 4}
+_SIDE_BY_SIDE = 3
+_ACROSS = 12
 _MOST_TESTS = 2000
-_LOGIC = frozenset({"$and", "$or", "$nor", "$not"})
+_LOGIC = frozenset(_WEIGHTS)
 _OF_RELATIONS = frozenset({"$not", "$exists", "$null", "$any", "$elemMatch"})
 
 
@@ -87,7 +91,7 @@ class Fields:
             )
         if name == base:
             return relations[base]
-        if path.count(".") > _DEEPEST:
+        if path.count(".") > MOST_STEPS + MOST_RELATIONS:
             raise InvalidFilter(f"'{name[:80]}…': the path has too many steps.")
         return joined(relations[base], relations[base].fields.target(path))
 
@@ -120,17 +124,19 @@ class _Grammar:
                 f"A filter must be an object, not {shown(given)}.", remedy='As in {"name": "x"}.'
             )
         parts: list[Filter] = []
+        depth += _SIDE_BY_SIDE if len(given) > 1 else 0
         for name, value in given.items():
             if not isinstance(name, str):
                 raise InvalidFilter(f"The names in a filter are texts, not {shown(name)}.")
             if name in _LOGIC:
-                parts.append(self._logic(name, value, depth + 1))
+                parts.append(self._logic(name, value, depth + _WEIGHTS[name]))
             elif name.startswith("$"):
                 raise _unknown_operator(name, _LOGIC if name not in _OPERATORS else frozenset())
             elif isinstance(target := self._resolve(name), Across):
-                parts.append(self._related(target, value, depth + 1))
+                parts.append(self._related(target, value, depth))
             else:
-                parts.append(self._field(target, value, depth + 1))
+                weight = _ACROSS * len(target.across.relations) if isinstance(target, Beyond) else 0
+                parts.append(self._field(target, value, depth + weight))
         return parts[0] if len(parts) == 1 else All(tuple(parts))
 
     def _logic(self, name: str, value: object, depth: int) -> Filter:
@@ -154,6 +160,7 @@ class _Grammar:
         return _equal(target, value)
 
     def _operators(self, target: Target, given: Mapping[str, object], depth: int) -> Filter:
+        depth += _SIDE_BY_SIDE if len(given) > 1 else 0
         _check_depth(depth)
         parts = []
         for op, operand in given.items():
@@ -175,7 +182,6 @@ class _Grammar:
 
     def _related(self, across: Across, value: object, depth: int) -> Filter:
         """A filter of the related records, or whether there are any, and whether not."""
-        _check_depth(depth)
         self._count()
         if value is None:
             return Not(across.some())
@@ -184,6 +190,7 @@ class _Grammar:
                 f"'{across.shown[:80]}' is a relation and takes a filter of its records, not {shown(value)}.",
                 remedy=f'As in {{"{across.shown[:80]}": {{"id": …}}}}.',
             )
+        depth += _SIDE_BY_SIDE if len(value) > 1 else 0
         parts = [self._related_by(across, str(op), value[op], depth) for op in value if op in _OF_RELATIONS]
         others = {name: part for name, part in value.items() if name not in _OF_RELATIONS}
         if others or not parts:
@@ -202,14 +209,14 @@ class _Grammar:
                 f"'{across.shown}': '{op}' works on many, and this relation leads to one record.",
                 remedy="Leave it out.",
             )
-        return across.some(self._document_of(across, operand, depth + 1))
+        return across.some(self._document_of(across, operand, depth))
 
     def _document_of(self, across: Across, given: object, depth: int) -> Filter:
         within = self._within + len(across.relations)
         if within > MOST_RELATIONS:
             raise InvalidFilter(f"A filter looks through at most {MOST_RELATIONS} relations in a row.")
         inner = _Grammar(across.fields.target, self._tests, within)
-        done = inner.document(given, depth)
+        done = inner.document(given, depth + _ACROSS * len(across.relations))
         self._tests = inner._tests
         return done
 
@@ -238,7 +245,10 @@ class _Grammar:
 
 def _check_depth(depth: int) -> None:
     if depth > _DEEPEST:
-        raise InvalidFilter(f"The filter is nested more than {_DEEPEST} levels deep.")
+        raise InvalidFilter(
+            "The filter is nested too deeply.",
+            remedy="Alternatives and conditions within each other go 15 to 20 levels deep.",
+        )
 
 
 def _equal(target: Target, value: object) -> Filter:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -113,9 +115,9 @@ INCLUDED = {
 
 
 class Shop:
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, **options: bool) -> None:
         self.db = DataFlow(url)
-        declare_shop(self.db)
+        declare_shop(self.db, **options)
         self.app = Nexus(self.db)
         self.runner = asyncio.Runner()
 
@@ -247,6 +249,76 @@ async def test_they_work_wherever_a_filter_does(invoke: Any) -> None:
     assert (await invoke("orders.bulk_delete", filter={"customer": None}))["deleted"] == 3
 
 
+def nested(name: str, times: int) -> dict[str, Any]:
+    return {name: nested(name, times - 1)} if times else {}
+
+
+LEAVES = st.sampled_from(
+    [
+        {"name": "x"},
+        {"name": {"$regex": "a.*b"}},
+        {"id": {"$in": [1, 2, 3]}},
+        {"tags": {"$elemMatch": {"$gt": "a", "$lt": "x"}}},
+        {"tags": {"$contains": ["x", "y"]}},
+        {"created_at": {"$between": ["2026-01-01", "2027-01-01"]}},
+        {"friend.company.meta.kind": {"$nin": ["a", None]}},
+    ]
+)
+WRAPPINGS: list[Any] = [
+    lambda part: {"$not": part},
+    lambda part: {"$or": [{"name": "x"}, part]},
+    lambda part: {"$or": [part, {"name": "x"}]},
+    lambda part: {"$nor": [part, {"id": 1}]},
+    lambda part: {"$and": [{"name": "x"}, part]},
+    lambda part: {"name": {"$ne": "x"}, "$not": part},
+    lambda part: {"friend": part},
+    lambda part: {"friend": {"$not": part}, "name": "x"},
+    lambda part: {"friends": {"$elemMatch": part}},
+]
+
+
+@settings(max_examples=settings.default.max_examples // 3)
+@given(leaf=LEAVES, wrappings=st.lists(st.sampled_from(WRAPPINGS), min_size=3, max_size=3))
+def test_the_deepest_filter_that_is_taken_runs(guarded: Shop, leaf: Any, wrappings: Any) -> None:
+    """Databases differ in how deep an expression may be: what is refused is refused before."""
+    model = guarded.db.models["Customer"]
+    deepest, document = leaf, leaf
+    with contextlib.suppress(InvalidFilter):
+        for wrap in itertools.cycle(wrappings):
+            document = wrap(document)
+            model.parse_filter(document)
+            deepest = document
+
+    async def run() -> None:
+        with guarded.db.tenant("acme"):
+            await guarded.invoke("customers.bulk_update", filter=deepest, update={"name": "y"}, limit=1)
+            await guarded.invoke("customers.aggregate", filter=deepest, aggregate={"n": {"$count": {}}})
+            page = {"order_by": "-name,created_at", "limit": 1, "filter": deepest, "count": True}
+            found = await guarded.invoke("customers.list", cursor="", **page)
+            while found["next"]:
+                found = await guarded.invoke("customers.list", cursor=found["next"], **page)
+            assert found["total"] >= found["count"]
+
+    guarded.runner.run(run())
+
+
+@pytest.fixture(scope="module", params=ENGINES)
+def guarded(request: pytest.FixtureRequest) -> Iterator[Shop]:
+    """What is added to every filter here makes it deeper still."""
+    with tempfile.TemporaryDirectory() as folder:
+        made = Shop(empty_database(request.param, Path(folder)), multi_tenant=True, soft_delete=True)
+
+        async def fill() -> None:
+            with made.db.tenant("acme"):
+                for name in ("x", "y", "z"):
+                    await made.invoke("customers.create", name=name, friend_id=1)
+
+        made.runner.run(fill())
+        yield made
+        made.runner.run(made.db.close())
+        made.runner.close()
+
+
 @pytest.mark.parametrize(
     ("document", "named"),
     [
@@ -258,17 +330,8 @@ async def test_they_work_wherever_a_filter_does(invoke: Any) -> None:
         ({"company": {"$size": 2}}, "size"),
         ({"company": {"$exists": "yes"}}, "true or false"),
         ({"orders": {"total": "x"}}, "total"),
-        (
-            {
-                "friend": {
-                    "friend": {
-                        "friend": {"friend": {"friend": {"friend": {"friend": {"friend": {"friend": {}}}}}}}
-                    }
-                }
-            },
-            "at most 8",
-        ),
-        ({".".join(["friend"] * 9 + ["name"]): "x"}, "at most 8"),
+        (nested("friend", 6), "at most 5"),
+        ({".".join(["friend"] * 6 + ["name"]): "x"}, "at most 5"),
         ({".".join(["friend"] * 500 + ["name"]): "x"}, "steps"),
     ],
 )
@@ -277,8 +340,8 @@ async def test_what_cannot_be_meant_is_refused(invoke: Any, document: Any, named
         await invoke("customers.list", filter=document)
 
 
-async def test_eight_relations_in_a_row(invoke: Any) -> None:
-    assert await _names_of(invoke, {".".join(["friend"] * 8 + ["name"]): "x"}) == []
+async def test_five_relations_in_a_row(invoke: Any) -> None:
+    assert await _names_of(invoke, {".".join(["friend"] * 5 + ["name"]): "x"}) == []
 
 
 async def test_who_may_not_list_a_model_learns_nothing_of_it(invoke: Any) -> None:

@@ -20,6 +20,7 @@ _IN_THE_WAY = frozenset({ER.LOCK_DEADLOCK, 1020})
 _CANCELLED = 1317
 _REFUSED = frozenset({ER.ACCESS_DENIED_ERROR, ER.DBACCESS_DENIED_ERROR, 1698})
 _LOST = frozenset({2003, 2006, 2013, 2055, 1053, 1927})
+_CHECKS = frozenset({3819, 4025})
 _FULL = frozenset({ER.DISK_FULL, ER.RECORD_FILE_FULL, 1041})
 _REFERENCES = frozenset({1216, 1217, 1451, 1452})
 
@@ -48,6 +49,8 @@ def _by_number(number: object, message: str, keys: Mapping[str, str]) -> NexusEr
         return Conflict(f"'{found['column'] if found else 'A field'}' cannot be null.")
     if number in _REFERENCES:
         return Conflict("The record refers to one that does not exist, or is referred to by another.")
+    if number in _CHECKS:
+        return Conflict("The database refuses the record.")
     if number in (_OUT_OF_RANGE_IN_EXPRESSION, ER.WARN_DATA_OUT_OF_RANGE):
         return Conflict("A field cannot hold the result: a number became too large.")
     if number == ER.DATA_TOO_LONG:
