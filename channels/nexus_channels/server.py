@@ -7,6 +7,7 @@ import contextlib
 import gc
 import logging
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -218,10 +219,19 @@ def _announce(server: _Server) -> None:
 def _cli_hint(app: Nexus) -> str:
     """A command that works in this folder. Which application `nexus` was given is in the settings."""
     given = app.settings.app
-    found_anyway = not given or given == os.environ.get("NEXUS_APP") or os.path.exists("app.py")
-    program = "nexus" if found_anyway else f"nexus --app {os.path.relpath(given) if '/' in given else given}"
+    program = _program()
+    if given and given != os.environ.get("NEXUS_APP") and not os.path.exists("app.py"):
+        program += f" --app {os.path.relpath(given) if '/' in given else given}"
     registry = app.registry
     for resource in registry.resources():
         if "list" in registry.verbs(resource):
             return f"{program} {resource} list"
     return f"{program} --help"
+
+
+def _program() -> str:
+    """What a shell calls our `nexus`: in an environment that is not activated, its path."""
+    installed = os.path.join(os.path.dirname(sys.executable), "nexus")
+    if shutil.which("nexus") or not os.path.exists(installed):
+        return "nexus"
+    return os.path.relpath(installed)
