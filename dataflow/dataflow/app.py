@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -19,16 +19,17 @@ from dataflow.dialects import dialect_for
 from dataflow.direct import Direct
 from dataflow.face import Caller
 from dataflow.model import Model
-from dataflow.nodes import model_operations
+from dataflow.nodes import BaseDataFlowNode, model_operations
+from dataflow.nodes.own import node_of_class, node_of_function
 from dataflow.options import PREFIX, options_from
 from dataflow.schema import SchemaCache, SchemaMode
 from dataflow.scope import tenant
 from dataflow.store import Store
 from dataflow.sync import SyncDataFlow
 from dataflow.validation import Mode, validate_cycle
-from nexus.errors import ConfigurationError, RegistrationError
+from nexus.errors import ConfigurationError, RegistrationError, did_you_mean
 from nexus.feed import Feed
-from nexus.operation import Operation
+from nexus.operation import Effect, Operation
 from nexus.policy import Policy
 from nexus.registry import Registry
 from nexus.runtime import Runtime
@@ -88,6 +89,7 @@ class DataFlow(Direct):
         self.bulk = Bulk(self.database)
         self.aggregates = Aggregates(self.database)
         self._models: dict[str, Model] = {}
+        self._own: list[Operation] = []
         self._runtimes: list[Runtime] = []
 
     @property
@@ -170,9 +172,42 @@ class DataFlow(Direct):
                 registry.remove(*(operation.name for operation in operations))
             raise
 
+    def register_node(self, cls: type[BaseDataFlowNode]) -> None:
+        """Offer a node of one's own to workflows, by the name of its class. Raises RegistrationError."""
+        self._add_node(node_of_class(cls, self.database))
+
+    def node(
+        self,
+        function: Callable[..., Awaitable[Any]] | None = None,
+        *,
+        name: str = "",
+        effect: Effect | str = Effect.RUN,
+        internal: bool = True,
+    ) -> Any:
+        """Offer an async function to workflows; a decorator. Its first parameter is given the models, inside
+        of the call, and `query`; the others are the node's, with their types. `restock` is the node
+        `RestockNode`; with `internal=False` it is an operation that can be reached from outside. Raises
+        RegistrationError."""
+        if effect not in tuple(Effect):
+            raise RegistrationError(f"There is no effect '{effect}'.", remedy=did_you_mean(effect, Effect))
+        if function is None:
+            return functools.partial(self.node, name=name, effect=effect, internal=internal)
+        self._add_node(
+            node_of_function(
+                function, self, self.database, name=name, effect=Effect(effect), internal=internal
+            )
+        )
+        return function
+
+    def _add_node(self, operation: Operation) -> None:
+        if operation.name in (known.name for known in self._own):
+            raise RegistrationError(f"There is a node '{operation.name}' already.")
+        self._publish([operation])
+        self._own.append(operation)
+
     def contribute(self, runtime: Runtime) -> None:
         operations = [o for model in self._models.values() for o in self._operations(model)]
-        runtime.registry.add(*operations)
+        runtime.registry.add(*operations, *self._own)
         self._runtimes.append(runtime)
 
     @property

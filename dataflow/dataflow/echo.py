@@ -47,6 +47,10 @@ class EchoedConnection:
         self._log(sql, parameters)
         return await self._connection.execute(sql, parameters)
 
+    async def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
+        self._log(sql, parameters)
+        return await self._connection.query(sql, parameters)
+
     async def run(self, sql: str) -> None:
         self._log(sql)
         await self._connection.run(sql)

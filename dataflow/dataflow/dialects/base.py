@@ -51,6 +51,10 @@ class Connection(Protocol):
     async def execute(self, sql: str, parameters: Sequence[Any] = ()) -> Done:
         """Run one statement that gives no rows."""
 
+    async def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
+        """The rows of one statement, by the names of their columns. Raises InvalidInput where two have the
+        same."""
+
     async def run(self, sql: str) -> None:
         """Run one statement exactly as it is written: no character of it stands for a parameter."""
 

@@ -29,7 +29,7 @@ from dataflow.dialects.json_lists import ChangedList
 from dataflow.dialects.mysql_driver import Cursor, Driver, as_bytes
 from dataflow.dialects.mysql_errors import translated
 from dataflow.dialects.mysql_filters import MysqlFilters
-from dataflow.dialects.values import combined, decimal_from, json_reader, json_text, time_text
+from dataflow.dialects.values import combined, decimal_from, json_reader, json_text, named, time_text
 from dataflow.fields import Field, Kind
 from dataflow.model import Model
 from dataflow.numbers import DIGITS, SCALE
@@ -333,6 +333,11 @@ class MysqlConnection:
     async def execute(self, sql: str, parameters: Sequence[Any] = ()) -> Done:
         cursor = await self._run(sql, parameters)
         return Done(cursor.rowcount, cursor.lastrowid or 0)
+
+    async def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
+        cursor = await self._run(sql, parameters)
+        rows = await cursor.fetchall() if cursor.description else ()
+        return named([column[0] for column in cursor.description or ()], rows)
 
     async def run(self, sql: str) -> None:
         await self._run(sql, None)

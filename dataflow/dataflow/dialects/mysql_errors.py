@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pymysql import err
 from pymysql.constants import ER
 
+from dataflow.dialects.failures import duplicate, gone
 from dataflow.dialects.tls import tls_failure
 from nexus.errors import Conflict, InvalidInput, NexusError, Retryable, Unavailable
 
@@ -18,6 +19,9 @@ _STATEMENT_TOO_LARGE = 1153
 _READ_ONLY = frozenset({1290, 1792, 1836})
 _IN_THE_WAY = frozenset({ER.LOCK_DEADLOCK, 1020})
 _CANCELLED = 1317
+_GONE = frozenset({ER.NO_SUCH_TABLE, ER.BAD_FIELD_ERROR, 1051})
+_UNREADABLE = frozenset({ER.PARSE_ERROR, 1065, 1305, 1128, 1582})
+_DENIED = frozenset({1142, 1143, 1227, 1370})
 _REFUSED = frozenset({ER.ACCESS_DENIED_ERROR, ER.DBACCESS_DENIED_ERROR, 1698})
 _LOST = frozenset({2003, 2006, 2013, 2055, 1053, 1927})
 _CHECKS = frozenset({3819, 4025})
@@ -43,7 +47,7 @@ def _by_number(number: object, message: str, keys: Mapping[str, str]) -> NexusEr
         found = _KEY.search(message)
         key = found["key"] if found else "key"
         fields = "id" if key == "PRIMARY" else keys.get(key, key)
-        return Conflict(f"There is another record with the same {fields}.")
+        return duplicate(fields.split(","))
     if number in (ER.BAD_NULL_ERROR, 1364):
         found = _COLUMN.search(message)
         return Conflict(f"'{found['column'] if found else 'A field'}' cannot be null.")
@@ -69,6 +73,12 @@ def _by_number(number: object, message: str, keys: Mapping[str, str]) -> NexusEr
         return Unavailable("The database does not exist on the server.")
     if number == ER.CON_COUNT_ERROR:
         return Unavailable("The database takes no more connections.", remedy="Try again.")
+    if number in _GONE:
+        return gone(message)
+    if number in _UNREADABLE:
+        return InvalidInput(f"The database cannot read the statement ({number}).")
+    if number in _DENIED:
+        return Unavailable("The database does not let this user do that.")
     if number in _READ_ONLY:
         return Unavailable("The database cannot be written: it is read-only.")
     if number in _FULL:

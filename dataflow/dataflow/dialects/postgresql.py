@@ -24,7 +24,7 @@ from dataflow.dialects.json_lists import ChangedList
 from dataflow.dialects.postgresql_arrays import ChangedArray, array_from_json, element_of
 from dataflow.dialects.postgresql_errors import translated
 from dataflow.dialects.postgresql_filters import PostgresqlFilters
-from dataflow.dialects.values import combined, decimal_from, json_reader, json_text
+from dataflow.dialects.values import combined, decimal_from, json_reader, json_text, named
 from dataflow.fields import Field, Kind
 from dataflow.model import Model
 from dataflow.numbers import DIGITS, SCALE
@@ -283,6 +283,10 @@ class PostgresqlConnection:
         except Exception as failure:
             raise self._failed(failure) from failure
         return Done(int(status.rpartition(" ")[2]), 0)
+
+    async def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
+        rows = await self.fetch(sql, parameters)
+        return named(list(rows[0].keys()), rows) if rows else []
 
     async def run(self, sql: str) -> None:
         await self.fetch(sql)

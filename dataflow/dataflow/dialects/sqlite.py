@@ -25,7 +25,7 @@ from dataflow.dialects.ddl import insert_one, quoted
 from dataflow.dialects.filter_sql import FilterSql
 from dataflow.dialects.sqlite_errors import translated
 from dataflow.dialects.sqlite_filters import SqliteFilters, add_functions
-from dataflow.dialects.values import combined, json_text
+from dataflow.dialects.values import combined, json_text, named
 from dataflow.fields import Field, Kind
 from dataflow.model import Model
 from nexus.block import finish
@@ -326,6 +326,10 @@ class SqliteConnection:
         ((found, key),) = await self._on_thread(self._execute, sql, parameters)
         return Done(found, key)
 
+    async def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
+        names, *rows = await self._on_thread(self._query, sql, parameters)
+        return named(names, rows)
+
     async def run(self, sql: str) -> None:
         await self.fetch(sql)
 
@@ -381,6 +385,14 @@ class SqliteConnection:
         self._serving, self._busy = caller, True
         try:
             return self._driver._conn.execute(sql, parameters).fetchall()
+        finally:
+            self._busy = False
+
+    def _query(self, caller: Call | None, sql: str, parameters: Sequence[Any]) -> list[Any]:
+        self._serving, self._busy = caller, True
+        try:
+            cursor = self._driver._conn.execute(sql, parameters)
+            return [[column[0] for column in cursor.description or ()], *cursor.fetchall()]
         finally:
             self._busy = False
 
