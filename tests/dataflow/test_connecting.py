@@ -287,3 +287,23 @@ def test_a_unix_socket_or_a_host_in_the_options() -> None:
     assert place("postgresql:///shop?host=/var/run/postgresql") == "postgres@/var/run/postgresql/shop"
     assert place("postgresql:///shop?host=db.example") == "postgres@db.example:5432/shop"
     assert place("mysql://u@/shop?unix_socket=/run/my+sql.sock") == "u@/run/my+sql.sock/shop"
+
+
+def test_too_many_connections(server: Private) -> None:
+    make_user(server, "only_one", "x", "WITH MAX_USER_CONNECTIONS 1")
+    if server.kind == "postgresql":
+        run(server, DataFlow(server.url), "ALTER ROLE only_one CONNECTION LIMIT 1")
+    first, second = (DataFlow(server.where("only_one", "x")) for _ in range(2))
+
+    async def both() -> None:
+        held = await first.database.pools.readers.take()
+        try:
+            with pytest.raises(Unavailable, match="takes no more connections") as caught:
+                await second.database.pools.readers.take()
+            assert caught.value.code == "NX-503"
+        finally:
+            first.database.pools.readers.give(held)
+            await first.close()
+            await second.close()
+
+    server.runner.run(both())

@@ -23,7 +23,9 @@ _GONE = frozenset({ER.NO_SUCH_TABLE, ER.BAD_FIELD_ERROR, 1051})
 _UNREADABLE = frozenset({ER.PARSE_ERROR, 1065, 1305, 1128, 1582})
 _DENIED = frozenset({1142, 1143, 1227, 1370})
 _REFUSED = frozenset({ER.ACCESS_DENIED_ERROR, ER.DBACCESS_DENIED_ERROR, 1698})
-_LOST = frozenset({2003, 2006, 2013, 2055, 1053, 1927})
+_SILENT = 2003
+_TOO_MANY = frozenset({ER.CON_COUNT_ERROR, 1203, 1226})
+_LOST = frozenset({2006, 2013, 2055, 1053, 1927})
 _FULL = frozenset({ER.DISK_FULL, ER.RECORD_FILE_FULL, 1041})
 _REFERENCES = frozenset({1216, 1217, 1451, 1452})
 
@@ -68,7 +70,9 @@ def _by_number(number: object, message: str, keys: Mapping[str, str]) -> NexusEr
         return Unavailable("The database refuses the user or the password.")
     if number == ER.BAD_DB_ERROR:
         return Unavailable("The database does not exist on the server.")
-    if number == ER.CON_COUNT_ERROR:
+    if number == _SILENT:
+        return Unavailable("The database server does not answer.")
+    if number in _TOO_MANY:
         return Unavailable("The database takes no more connections.", remedy="Try again.")
     if number in _GONE:
         return gone(message)
