@@ -10,12 +10,13 @@ from pymysql.constants import ER
 
 from dataflow.dialects.failures import duplicate, gone
 from dataflow.dialects.tls import tls_failure
-from nexus.errors import Conflict, InvalidInput, NexusError, Retryable, Unavailable
+from nexus.errors import Conflict, InvalidFilter, InvalidInput, NexusError, Retryable, Unavailable
 
 _KEY = re.compile(r"for key '(?:[^'.]*\.)?(?P<key>[^']+)'$")
 _COLUMN = re.compile(r"(?:[Cc]olumn|Field) '(?P<column>[^']+)'")
 _OUT_OF_RANGE_IN_EXPRESSION = 1690
 _STATEMENT_TOO_LARGE = 1153
+_PATTERN_GIVEN_UP = frozenset({3698, 3699})
 _READ_ONLY = frozenset({1290, 1792, 1836})
 _IN_THE_WAY = frozenset({ER.LOCK_DEADLOCK, 1020})
 _CANCELLED = 1317
@@ -58,6 +59,8 @@ def _by_number(number: object, message: str, keys: Mapping[str, str]) -> NexusEr
         return Conflict("A field cannot hold the result: a number became too large.")
     if number == ER.DATA_TOO_LONG:
         return InvalidInput("A text is longer than the field can hold.")
+    if number in _PATTERN_GIVEN_UP:
+        return InvalidFilter("The database gave the pattern up on a long text.")
     if number == _STATEMENT_TOO_LARGE:
         return InvalidInput("A value is larger than the database can hold.")
     if number in _IN_THE_WAY:
