@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
 from dataflow import DataFlow
 from dataflow.dialects.address import NO_SETTINGS, address_from
@@ -277,6 +284,24 @@ def test_what_is_verified_follows_from_what_is_given(
     dialect = DataFlow("postgresql://u@h/d").database.dialect
     assert dialect._tls.mode == mode
     assert DataFlow(":memory:").name == "memory"  # what another database needs is none of its business
+
+
+def test_the_password_of_a_key(tmp_path: Path) -> None:
+    certificate, key = Authority(tmp_path, "authority").sign("someone")
+    made = load_pem_private_key(key.read_bytes(), None)
+    locked = BestAvailableEncryption(b"0pen")
+    key.write_bytes(made.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, locked))
+    for scheme in ("postgresql", "mysql"):
+        db = DataFlow(f"{scheme}://u@h/d?sslpassword=0pen", ssl_cert=certificate, ssl_key=str(key))
+        dialect: Any = db.database.dialect
+        assert dialect._tls.context()
+        assert "0pen" not in repr(vars(dialect)) + repr(dialect.address) + repr(vars(db))
+        wrong: Any = DataFlow(f"{scheme}://u@h/d", ssl_cert=certificate, ssl_key=key).database.dialect
+        with pytest.raises(DatabaseUrlError, match="files for TLS cannot be used"):
+            wrong._tls.context()
+        with pytest.raises(DatabaseUrlError, match="belongs to a key") as caught:
+            DataFlow(f"{scheme}://u@h/d", ssl_key_password="0pen")
+        assert "0pen" not in str(caught.value)
 
 
 def test_a_unix_socket_or_a_host_in_the_options() -> None:

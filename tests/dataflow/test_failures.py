@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from dataflow import DataFlow
+from nexus import LOCAL
 from nexus.errors import Conflict, InvalidInput, NexusError, Retryable, SchemaMismatch, Unavailable
 
 SECRET = "s3cret-value"
@@ -247,6 +248,32 @@ async def test_a_connection_lost_while_idle_and_in_a_statement(shop: DataFlow) -
         with contextlib.suppress(Unavailable):
             await shop.authors.count()
     assert await shop.authors.count() == {"count": 2}
+
+
+async def test_a_connection_lost_in_a_transaction(shop: DataFlow) -> None:
+    if not server(shop):
+        return
+    mysql = is_mysql(shop)
+    end = "KILL {}" if mysql else "SELECT pg_terminate_backend({})"
+    mine = "SELECT connection_id() AS n" if mysql else "SELECT pg_backend_pid() AS n"
+    other = await shop.database.pools.readers.take()
+
+    @shop.node(internal=False)
+    async def broken(tx: Any) -> None:
+        await tx.authors.create(name="lost")
+        rows = await tx.query(mine)
+        await other.fetch(end.format(rows[0]["n"]))
+        await asyncio.sleep(0.2)
+        await tx.authors.create(name="lost, too")
+
+    for _ in range(4):  # more often than there are connections
+        with pytest.raises(Unavailable, match=r"lost|cancelled") as caught:
+            await shop.runtime.invoke("broken", {}, LOCAL, channel="test")
+        assert caught.value.code == "NX-503"
+    shop.database.pools.readers.give(other)
+    assert await shop.authors.count() == {"count": 2}
+    metrics = shop.pool_metrics()
+    assert metrics["checked_out"] == 0
 
 
 async def test_with_a_ping_a_lost_connection_is_not_noticed(database: str) -> None:
