@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
 from dataflow import DataFlow
 from dataflow.dialects.address import NO_SETTINGS, address_from
@@ -279,6 +286,24 @@ def test_what_is_verified_follows_from_what_is_given(
     assert DataFlow(":memory:").name == "memory"  # what another database needs is none of its business
 
 
+def test_the_password_of_a_key(tmp_path: Path) -> None:
+    certificate, key = Authority(tmp_path, "authority").sign("someone")
+    made = load_pem_private_key(key.read_bytes(), None)
+    locked = BestAvailableEncryption(b"0pen")
+    key.write_bytes(made.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, locked))
+    for scheme in ("postgresql", "mysql"):
+        db = DataFlow(f"{scheme}://u@h/d?sslpassword=0pen", ssl_cert=certificate, ssl_key=str(key))
+        dialect: Any = db.database.dialect
+        assert dialect._tls.context()
+        assert "0pen" not in repr(vars(dialect)) + repr(dialect.address) + repr(vars(db))
+        wrong: Any = DataFlow(f"{scheme}://u@h/d", ssl_cert=certificate, ssl_key=key).database.dialect
+        with pytest.raises(DatabaseUrlError, match="files for TLS cannot be used"):
+            wrong._tls.context()
+        with pytest.raises(DatabaseUrlError, match="belongs to a key") as caught:
+            DataFlow(f"{scheme}://u@h/d", ssl_key_password="0pen")
+        assert "0pen" not in str(caught.value)
+
+
 def test_a_unix_socket_or_a_host_in_the_options() -> None:
     def place(url: str) -> str:
         dialect: Any = DataFlow(url).database.dialect
@@ -287,3 +312,23 @@ def test_a_unix_socket_or_a_host_in_the_options() -> None:
     assert place("postgresql:///shop?host=/var/run/postgresql") == "postgres@/var/run/postgresql/shop"
     assert place("postgresql:///shop?host=db.example") == "postgres@db.example:5432/shop"
     assert place("mysql://u@/shop?unix_socket=/run/my+sql.sock") == "u@/run/my+sql.sock/shop"
+
+
+def test_too_many_connections(server: Private) -> None:
+    make_user(server, "only_one", "x", "WITH MAX_USER_CONNECTIONS 1")
+    if server.kind == "postgresql":
+        run(server, DataFlow(server.url), "ALTER ROLE only_one CONNECTION LIMIT 1")
+    first, second = (DataFlow(server.where("only_one", "x")) for _ in range(2))
+
+    async def both() -> None:
+        held = await first.database.pools.readers.take()
+        try:
+            with pytest.raises(Unavailable, match="takes no more connections") as caught:
+                await second.database.pools.readers.take()
+            assert caught.value.code == "NX-503"
+        finally:
+            first.database.pools.readers.give(held)
+            await first.close()
+            await second.close()
+
+    server.runner.run(both())

@@ -73,11 +73,13 @@ async def test_a_class_is_a_node_of_a_workflow(nodes: DataFlow, app: Nexus, invo
     workflow = WorkflowBuilder()
     workflow.add_node("ProductCreateNode", "made", {"name": "Lamp", "stock": 4})
     workflow.add_node("Stock", "stock", {"least": 3, "input_data": {"more": "{{made.stock}}"}})
+    workflow.add_node("CustomAnalyticsNode", "all", {"custom_query": "SELECT name FROM products"})
     workflow.add_node("Awaiting", "count", {"input_data": {"after": "{{stock.total}}"}})
     app.register("analyse", workflow)
     run = await invoke("analyse")
     assert run.results["stock"] == {"rows": [{"name": "Lamp", "stock": 8}], "total": 8}
     assert run.results["count"] == {"n": 1}
+    assert run.results["all"] == [{"name": "Lamp"}]
 
 
 async def test_what_it_writes_is_kept_or_undone_with_the_rest(

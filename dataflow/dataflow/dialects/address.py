@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import unquote
 
 from dataflow.dialects.tls import SPELLINGS
@@ -25,8 +25,8 @@ class Settings:
     """How to connect, as it is said beside the URL: `given` to the DataFlow, which must be honoured, and
     found in the `environment`, where it is for all databases and each takes what it knows."""
 
-    given: Mapping[str, str]
-    environment: Mapping[str, str]
+    given: Mapping[str, str] = field(repr=False)
+    environment: Mapping[str, str] = field(repr=False)
 
     def options(self, query: Iterable[tuple[str, str]], known: frozenset[str], owner: str) -> dict[str, str]:
         """With those of a URL, by their usual names. Raises DatabaseUrlError for what is unknown or said in

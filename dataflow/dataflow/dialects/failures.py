@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from dataflow.model import TENANT
 from nexus.errors import Conflict, SchemaMismatch
 
-_QUOTED = re.compile(r"""["'`]([\w.]+)["'`]""")
-_LAST = re.compile(r"(?:no such \w+: |named )([\w.]+)$")
+_COLUMN = re.compile(r"""\bcolumn(?: named)?:? ["'`]?(?:[\w-]+\.)*(\w+)""", re.I)
+_TABLE = re.compile(r"""\b(?:table|relation):? ["'`]?(?:[\w-]+\.)*(\w+)""", re.I)
 
 
 def duplicate(fields: Iterable[str]) -> Conflict:
@@ -21,8 +21,8 @@ def duplicate(fields: Iterable[str]) -> Conflict:
 
 def gone(message: str) -> SchemaMismatch:
     """A table or a column that is not there, whose name the database's message has."""
-    found = _LAST.search(message) or _QUOTED.search(message)
-    name = f" '{found[1].rpartition('.')[2][:80]}'" if found else ""
+    found = _COLUMN.search(message) or _TABLE.search(message)
+    name = f" '{found[1][:80]}'" if found else ""
     return SchemaMismatch(
         f"The database has no table or column{name}.",
         remedy="Another program may have removed it; db.install() makes what the models need.",

@@ -26,7 +26,7 @@ from dataflow.dialects.base import Codec, Done, Found, LogReader, isolation_sql
 from dataflow.dialects.ddl import lock_numbers, quoted
 from dataflow.dialects.filter_sql import FilterSql
 from dataflow.dialects.json_lists import ChangedList
-from dataflow.dialects.mysql_driver import Cursor, Driver, as_bytes
+from dataflow.dialects.mysql_driver import Cursor, Driver, as_bytes, is_mariadb
 from dataflow.dialects.mysql_errors import translated
 from dataflow.dialects.mysql_filters import MysqlFilters
 from dataflow.dialects.values import combined, decimal_from, json_reader, json_text, named, time_text
@@ -210,7 +210,11 @@ class Mysql:
             driver = await self._connect()
         except Exception as failure:
             raise translated(failure) from failure
-        self._learn(driver.get_server_info())
+        try:
+            self._learn(driver.get_server_info())
+        except BaseException:
+            driver.close()
+            raise
         connection = MysqlConnection(driver, self._keys, self._cancel)
         await connection.fetch(_ISOLATION)
         ((self._key_step,),) = await connection.fetch("SELECT @@auto_increment_increment")
@@ -254,7 +258,7 @@ class Mysql:
 
     def _learn(self, version: str) -> None:
         """What this server can do. It is known before any statement is built."""
-        mariadb = "MariaDB" in version
+        mariadb = is_mariadb(version)
         # Without padding: 'a' and 'a ' are two texts, as they are everywhere else.
         self._collation = "utf8mb4_nopad_bin" if mariadb else "utf8mb4_0900_bin"
         self.filters = MysqlFilters(self._collation, mariadb=mariadb)

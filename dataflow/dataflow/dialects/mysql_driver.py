@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import aiomysql
 from pymysql.constants import CLIENT
 
-from nexus.errors import InvalidFilter, Unavailable
+from nexus.errors import ConfigurationError, InvalidFilter, Unavailable
 
 _PATTERN_FAILED = 1139
+_OLDEST_MARIADB = (10, 7, 0)  # JSON_EQUALS
+_OLDEST_MYSQL = (8, 0, 17)  # utf8mb4_0900_bin
+
+
+def is_mariadb(version: str) -> bool:
+    """Which of the two servers it is, of those that can do all that is asked of them. Raises
+    ConfigurationError for an older one."""
+    mariadb = "MariaDB" in version
+    found = re.search(r"(\d+)\.(\d+)\.(\d+)(?=-MariaDB)" if mariadb else r"(\d+)\.(\d+)\.(\d+)", version)
+    if found and tuple(map(int, found.groups())) < (_OLDEST_MARIADB if mariadb else _OLDEST_MYSQL):
+        oldest = "MariaDB 10.7" if mariadb else "MySQL 8.0.17"
+        raise ConfigurationError(
+            f"The database server is too old: {found[0]}.", remedy=f"{oldest} is the oldest that will do."
+        )
+    return mariadb
 
 
 def as_bytes(password: str) -> str:

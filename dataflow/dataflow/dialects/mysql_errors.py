@@ -10,12 +10,13 @@ from pymysql.constants import ER
 
 from dataflow.dialects.failures import duplicate, gone
 from dataflow.dialects.tls import tls_failure
-from nexus.errors import Conflict, InvalidInput, NexusError, Retryable, Unavailable
+from nexus.errors import Conflict, InvalidFilter, InvalidInput, NexusError, Retryable, Unavailable
 
 _KEY = re.compile(r"for key '(?:[^'.]*\.)?(?P<key>[^']+)'$")
 _COLUMN = re.compile(r"(?:[Cc]olumn|Field) '(?P<column>[^']+)'")
 _OUT_OF_RANGE_IN_EXPRESSION = 1690
 _STATEMENT_TOO_LARGE = 1153
+_PATTERN_GIVEN_UP = frozenset({3698, 3699})
 _READ_ONLY = frozenset({1290, 1792, 1836})
 _IN_THE_WAY = frozenset({ER.LOCK_DEADLOCK, 1020})
 _CANCELLED = 1317
@@ -23,8 +24,14 @@ _GONE = frozenset({ER.NO_SUCH_TABLE, ER.BAD_FIELD_ERROR, 1051})
 _UNREADABLE = frozenset({ER.PARSE_ERROR, 1065, 1305, 1128, 1582})
 _DENIED = frozenset({1142, 1143, 1227, 1370})
 _REFUSED = frozenset({ER.ACCESS_DENIED_ERROR, ER.DBACCESS_DENIED_ERROR, 1698})
+<<<<<<< HEAD
 _LOST = frozenset({2003, 2006, 2013, 2055, 1053, 1927})
 _CHECKS = frozenset({3819, 4025})
+=======
+_SILENT = 2003
+_TOO_MANY = frozenset({ER.CON_COUNT_ERROR, 1203, 1226})
+_LOST = frozenset({2006, 2013, 2055, 1053, 1927})
+>>>>>>> part-b
 _FULL = frozenset({ER.DISK_FULL, ER.RECORD_FILE_FULL, 1041})
 _REFERENCES = frozenset({1216, 1217, 1451, 1452})
 
@@ -59,6 +66,8 @@ def _by_number(number: object, message: str, keys: Mapping[str, str]) -> NexusEr
         return Conflict("A field cannot hold the result: a number became too large.")
     if number == ER.DATA_TOO_LONG:
         return InvalidInput("A text is longer than the field can hold.")
+    if number in _PATTERN_GIVEN_UP:
+        return InvalidFilter("The database gave the pattern up on a long text.")
     if number == _STATEMENT_TOO_LARGE:
         return InvalidInput("A value is larger than the database can hold.")
     if number in _IN_THE_WAY:
@@ -71,7 +80,9 @@ def _by_number(number: object, message: str, keys: Mapping[str, str]) -> NexusEr
         return Unavailable("The database refuses the user or the password.")
     if number == ER.BAD_DB_ERROR:
         return Unavailable("The database does not exist on the server.")
-    if number == ER.CON_COUNT_ERROR:
+    if number == _SILENT:
+        return Unavailable("The database server does not answer.")
+    if number in _TOO_MANY:
         return Unavailable("The database takes no more connections.", remedy="Try again.")
     if number in _GONE:
         return gone(message)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -56,7 +56,7 @@ class Tls:
     ca: str | None = None
     cert: str | None = None
     key: str | None = None
-    key_password: str = ""
+    key_password: str = field(default="", repr=False)
 
     @property
     def required(self) -> bool:
@@ -112,6 +112,8 @@ def tls_from(options: Mapping[str, str]) -> Tls:
             raise DatabaseUrlError(f"{name}: there is no file '{path[:200]}'.")
     if files["ssl_key"] and not files["ssl_cert"]:
         raise DatabaseUrlError("'ssl_key' belongs to a certificate.", remedy="Give 'ssl_cert', too.")
+    if options.get("ssl_key_password") and not files["ssl_cert"]:
+        raise DatabaseUrlError("'ssl_key_password' belongs to a key.", remedy="Give 'ssl_cert', too.")
     made = Tls(
         _mode(options),
         files["ssl_ca"],
