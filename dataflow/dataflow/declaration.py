@@ -26,7 +26,12 @@ _ARGUMENTS = frozenset({"fields", "filter", "include_deleted", "soft_delete"})
 _TIMESTAMPS = ("created_at", "updated_at")
 _KEYS = (Kind.INTEGER, Kind.TEXT, Kind.UUID)
 _SWITCHES = frozenset({"multi_tenant", "soft_delete", "versioned"})
-_OPTIONS: dict[str, type] = {"route": str, "foreign_keys": bool, **dict.fromkeys(_SWITCHES, bool)}
+_OPTIONS: dict[str, type] = {
+    "route": str,
+    "foreign_keys": bool,
+    "changes": bool,
+    **dict.fromkeys(_SWITCHES, bool),
+}
 _LATER_OPTIONS = frozenset({"audit_log", "use_native_arrays", "indexes", "relations"})
 
 
@@ -62,6 +67,7 @@ def model_from(cls: type, known: Mapping[str, Model] | None = None, *, mode: Mod
         indexes=indexes,
         declared_relations=relations,
         foreign_keys=foreign_keys,
+        changes=bool(options.get("changes", True)),
         related=Relations(models),
         **switches,
     )

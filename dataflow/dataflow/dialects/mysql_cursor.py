@@ -16,6 +16,8 @@ class Cursor(aiomysql.Cursor):  # type: ignore[misc]
     others, about numbers that were shortened on the way to a comparison, tell nobody anything."""
 
     async def _show_warnings(self, connection: Any) -> None:
+        if self._result is not None and self._result.has_next:
+            return  # they are those of what came first, and the server would take the question for the next
         for _, code, message in await connection.show_warnings() or ():
             if code == _PATTERN_FAILED:
                 raise InvalidFilter(

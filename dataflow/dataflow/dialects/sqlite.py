@@ -19,9 +19,10 @@ from sqlalchemy.dialects import sqlite as sqlite_sql
 
 from dataflow import lists
 from dataflow.dialects import sqlite_log, sqlite_types
-from dataflow.dialects.base import Codec, Done, Found, LogReader
+from dataflow.dialects.base import Codec, Done, Found
 from dataflow.dialects.ddl import insert_one, quoted
 from dataflow.dialects.filter_sql import FilterSql
+from dataflow.dialects.log import Log
 from dataflow.dialects.sqlite_errors import translated
 from dataflow.dialects.sqlite_filters import SqliteFilters, add_functions
 from dataflow.dialects.values import combined, json_text
@@ -33,7 +34,6 @@ from nexus.errors import Unavailable
 from nexus.ports import Isolation
 
 _BUSY_MS = 5000
-_POLL = 0.1
 _TRY_AGAIN = 0.02
 _INTERRUPT = 0.02
 
@@ -67,7 +67,7 @@ class Sqlite:
     integer_sum_columns = 2
     locks_reads = False  # a transaction that may write is the only one
     nulls_first = True
-    log: LogReader | None
+    log: Log
     filters: FilterSql = SqliteFilters()
     makes_log = True
     repeats_indexes = True
@@ -75,7 +75,7 @@ class Sqlite:
     def __init__(self, path: str | None) -> None:
         # numeric_dollar would name parameters; plain question marks are what the driver is fastest with.
         self.compiler: sa.engine.Dialect = sqlite_sql.dialect(paramstyle="qmark")
-        self.log = SqliteLog()
+        self.log = sqlite_log.SqliteLog()
         self._remove: Callable[[], object] = lambda: None
         if path is None:
             # A private file behaves as any other database does; a real :memory: has one connection only.
@@ -165,9 +165,7 @@ class Sqlite:
         return [*sqlite_log.SYSTEM_TABLES, sqlite_log.FIRST_HEAD]
 
     def capture_sql(self, model: Model) -> list[str]:
-        triggers = sqlite_log.capture_triggers(model)
-        drops = [f'DROP TRIGGER IF EXISTS "{name}"' for name in triggers]
-        return [*drops, *triggers.values()]
+        return sqlite_log.capture_sql(model)
 
     async def found(self, connection: SqliteConnection, model: Model) -> Found:
         columns = await connection.fetch("SELECT name FROM pragma_table_info(?)", (model.table_name,))
@@ -176,11 +174,10 @@ class Sqlite:
             (model.table_name,),
         )
         triggers = {name: sql for kind, name, sql in rows if kind == "trigger"}
-        wanted = sqlite_log.capture_triggers(model)
         return Found(
             columns=frozenset(row[0] for row in columns),
             indexes=frozenset(name for kind, name, _ in rows if kind == "index"),
-            captured=wanted.items() <= triggers.items(),
+            captured=sqlite_log.is_captured(model, triggers),
         )
 
     @asynccontextmanager
@@ -209,7 +206,7 @@ class Sqlite:
         driver = aiosqlite.connect(self.path, isolation_level=None, cached_statements=512)
         driver._thread.daemon = True  # a program that forgets to close must still be able to end
         try:
-            connection = SqliteConnection(await driver)
+            connection = SqliteConnection(await driver, self.path)
         except sqlite3.Error as failure:
             raise translated(failure) from failure
         try:
@@ -226,24 +223,6 @@ class Sqlite:
         return connection
 
 
-class SqliteLog:
-    """A LogReader."""
-
-    def head_sql(self) -> str:
-        return sqlite_log.HEAD
-
-    def read_sql(self) -> str:
-        return sqlite_log.READ
-
-    async def changed_elsewhere(self, connection: SqliteConnection) -> None:
-        for _ in range(int(1 / _POLL)):
-            ((version,),) = await connection.fetch("PRAGMA data_version")
-            if version != connection.seen_version:
-                connection.seen_version = version
-                return
-            await asyncio.sleep(_POLL)
-
-
 def _nothing() -> None:
     """Something for the thread to end after everything else."""
 
@@ -251,10 +230,11 @@ def _nothing() -> None:
 class SqliteConnection:
     """One connection and its thread, which runs statements in the order they were given."""
 
-    __slots__ = ("_busy", "_driver", "_serving", "caller", "seen_version")
+    __slots__ = ("_busy", "_driver", "_serving", "caller", "seen_version", "wal")
 
-    def __init__(self, driver: aiosqlite.Connection) -> None:
+    def __init__(self, driver: aiosqlite.Connection, path: Path) -> None:
         self.caller: Call | None = None
+        self.wal = f"{path}-wal"
         self.seen_version: int | None = None  # of the data, when this connection looked last
         self._driver = driver
         self._serving: Call | None = None  # whose statement the thread is running
