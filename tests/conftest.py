@@ -37,9 +37,10 @@ def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A test that uses a database runs on each kind."""
+    """A test that uses a database runs on each kind, or on those that its marker `databases` names."""
     if "database" in metafunc.fixturenames:
-        metafunc.parametrize("database", DATABASES, indirect=True)
+        named = metafunc.definition.get_closest_marker("databases")
+        metafunc.parametrize("database", named.args if named else DATABASES, indirect=True)
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from dataflow.dialects import sqlite_log, sqlite_types
 from dataflow.dialects.base import Codec, Done, Found
 from dataflow.dialects.ddl import insert_one, quoted
 from dataflow.dialects.filter_sql import FilterSql
-from dataflow.dialects.log import Log
+from dataflow.dialects.log import Log, identity
 from dataflow.dialects.sqlite_errors import translated
 from dataflow.dialects.sqlite_filters import SqliteFilters, add_functions
 from dataflow.dialects.values import combined, json_text
@@ -34,6 +34,7 @@ from nexus.errors import Unavailable
 from nexus.ports import Isolation
 
 _BUSY_MS = 5000
+_PARTS = {"actor": 0, "session": 1, "run": 2, "tenant": 3}
 _TRY_AGAIN = 0.02
 _INTERRUPT = 0.02
 
@@ -362,11 +363,4 @@ class SqliteConnection:
             self._busy = False
 
     def _about_caller(self, what: str) -> str | None:
-        call = self._serving
-        if call is None:
-            return None
-        if what == "actor":
-            return call.session.user
-        if what == "session":
-            return call.session.id
-        return call.run_id if what == "run" else call.session.tenant
+        return identity(self._serving)[_PARTS[what]] or None
