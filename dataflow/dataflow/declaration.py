@@ -31,6 +31,7 @@ _SWITCHES = frozenset({"multi_tenant", "soft_delete", "versioned"})
 _OPTIONS: dict[str, type] = {
     "route": str,
     "foreign_keys": bool,
+    "changes": bool,
     "use_native_arrays": bool,
     **dict.fromkeys(_SWITCHES, bool),
 }
@@ -84,6 +85,7 @@ def model_from(
         indexes=indexes,
         declared_relations=relations,
         foreign_keys=foreign_keys,
+        changes=bool(options.get("changes", True)),
         related=Relations(models),
         **switches,
     )

@@ -30,6 +30,7 @@ class Model:
 
     Records of a `multi_tenant` model belong to a tenant each, those of a `soft_delete` model are marked when
     they are deleted, those of a `versioned` model count their changes; each has an automatic field for it.
+    `changes` says that what happens to the records is logged, and can be followed.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Model:
     multi_tenant: bool = False
     soft_delete: bool = False
     versioned: bool = False
+    changes: bool = True
     related: Relations = member(default_factory=lambda: Relations({}), repr=False)
 
     @functools.cached_property

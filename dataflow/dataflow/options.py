@@ -74,6 +74,9 @@ class Options:
     older than `pool_recycle` seconds is replaced. `pool_pre_ping` asks the server, each time, whether the
     connection still lives: one round trip more. `echo` logs every statement, and "values" what is in it too.
     With `multi_tenant` every model is, unless it says otherwise.
+
+    The change log keeps changes for `changes_max_age` seconds (7 days) and at most `changes_max_rows` of them
+    (a million), give or take a tenth; None is without end.
     """
 
     pool_size: int | None = None
@@ -83,6 +86,8 @@ class Options:
     pool_pre_ping: bool = False
     echo: bool | Literal["values"] = False
     multi_tenant: bool = False
+    changes_max_age: float | None = 604_800.0
+    changes_max_rows: int | None = 1_000_000
 
     def __post_init__(self) -> None:
         if self.pool_size is not None and not 1 <= self.pool_size <= 10_000:
@@ -91,6 +96,10 @@ class Options:
             raise ConfigurationError("max_overflow must be between 0 and 10000.")
         if not 0 < self.pool_timeout <= 86_400:
             raise ConfigurationError("pool_timeout must be more than 0 seconds, and at most a day.")
+        if self.changes_max_age is not None and not 0 <= self.changes_max_age <= 3_000_000_000:
+            raise ConfigurationError("changes_max_age must be a number of seconds, or None.")
+        if self.changes_max_rows is not None and not 0 <= self.changes_max_rows <= 3_000_000_000:
+            raise ConfigurationError("changes_max_rows must be a number of changes, or None.")
         if self.pool_recycle is not None and self.pool_recycle <= 0:
             object.__setattr__(self, "pool_recycle", None)  # -1 is how others spell never
 

@@ -10,6 +10,8 @@ from dataflow.dialects import Connection, Dialect
 from dataflow.echo import EchoedConnection, prepare_logging
 from dataflow.options import Options
 from dataflow.pool import Care, Slots
+from dataflow.retention import Retention
+from dataflow.sealing import Sealing
 from nexus.errors import Unavailable
 
 
@@ -39,11 +41,15 @@ class Pools:
         # Following the log must not wait for requests, nor for the one who waits for other programs.
         self.log = Slots(dialect.open_reader, 1)
         self.watch = Slots(dialect.open_reader, 1)
+        self.care = Slots(dialect.open_reader, 1) if dialect.writers is None else self.writer
+        retention = Retention(dialect.log, options.changes_max_rows, options.changes_max_age)
+        self.sealing = Sealing(dialect.log, self.care, retention)
         self._end = self._close_with_the_loop()
         self._begin_to_wait()
 
     async def close(self) -> None:
-        for slots in (self.readers, self.log, self.watch, self.writer):
+        await self.sealing.close()
+        for slots in (self.readers, self.log, self.watch, self.care, self.writer):
             await slots.close()
 
     def _opening(self, open_one: Callable[[], Awaitable[Connection]]) -> Callable[[], Awaitable[Connection]]:

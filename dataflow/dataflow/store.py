@@ -53,7 +53,7 @@ class Store:
         statement = self._statement(("create", model, tuple(bound)), lambda: self._insert(table, bound))
         if "insert" in self._dialect.returning:
             rows = await self._run(call, statement, bound, write=True)
-            return table.record(rows[0][: len(table.columns)])  # `key_given` may stand behind them
+            return table.record(rows[0])
         async with call.connection(self._database, write=True, statements="many") as connection:
             done = await connection.execute(statement.sql, statement.bind(bound))
             return await self._read_back(connection, table, bound.get("v_id", done.key))

@@ -54,7 +54,8 @@ class ModelTable:
         }
 
     def record(self, row: Sequence[Any]) -> msgspec.Struct:
-        return self.records((row,))[0]
+        """What else a statement that writes may return stands behind the columns."""
+        return self.records((row[: len(self.columns)],))[0]
 
     def reference(self, name: str, alias: str = "") -> str:
         """A column as it is written in a condition that is text, where the table may have an alias."""

@@ -102,7 +102,9 @@ class Feed:
     def wake(self, source: ChangeSource) -> None:
         """Say that `source` has grown, to whoever follows it in this process: another application or event
         loop may. Only a hint: the log is what counts."""
-        for tail in _TAILS.get(source, ()):
+        tails = _TAILS.get(source, ())
+        source.written(read_here=bool(tails))
+        for tail in tails:
             tail.wake()
 
     def open(self) -> None:

@@ -39,11 +39,13 @@ class LoggedChange:
 @dataclass(frozen=True, slots=True)
 class LogHead:
     """Where a log stands: it holds the positions after `floor`, up to `pos`. A new `epoch` means that
-    positions known from another epoch mean nothing here."""
+    positions known from another epoch mean nothing here. `mark` is the moment of the change at `pos`, or
+    empty where that is not kept."""
 
     epoch: bytes
     pos: int
     floor: int
+    mark: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,9 @@ class ChangeSource(Protocol):
 
     async def changed(self) -> None:
         """Return when the log may have grown by another process's doing, or after a second at most."""
+
+    def written(self, *, read_here: bool) -> None:
+        """This process has committed changes; `read_here` says that somebody in it reads the log."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,7 @@ import asyncpg
 import pymysql
 import pytest
 
-FOLLOWED = ["file", "memory"]
-DATABASES = [*FOLLOWED, "postgresql", "mysql", "mysql-without-returning"]
+DATABASES = ["file", "memory", "postgresql", "mysql", "mysql-without-returning"]
 
 _SERVERS = {"postgresql": "NEXUS_TEST_POSTGRESQL_URL", "mysql": "NEXUS_TEST_MYSQL_URL"}
 

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import sqlalchemy as sa
 
 from dataflow.dialects.filter_sql import FilterSql
+from dataflow.dialects.log import Log
 from dataflow.fields import Field
 from dataflow.model import Model
 from nexus.call import Call
@@ -86,25 +87,12 @@ def isolation_sql(level: Isolation) -> str:
     return level.replace("_", " ").upper()
 
 
-class LogReader(Protocol):
-    """How the change log of a database is read."""
-
-    def head_sql(self) -> str:
-        """Gives one row: epoch, position, floor."""
-
-    def read_sql(self) -> str:
-        """From position, up to a limit: pos, table, key, row, old, actor, session, run, tenant, at."""
-
-    async def changed_elsewhere(self, connection: Any) -> None:
-        """Return when another connection has written, or after a second."""
-
-
 class Dialect(Protocol):
     """One database engine, at one address; `database` is the name of what is there.
 
     `overflow` is how many connections more there may be while they are needed. `writers` is None where any
     of the `readers` connections may write. `returning` says which of insert, update and delete can return
-    their rows; it is known once a connection is open. `log` is None where changes cannot be followed.
+    their rows; it is known once a connection is open.
     `makes_log` says that the log's own tables may be made when they are missing, `repeats_indexes` that
     CREATE INDEX knows IF NOT EXISTS, `has_arrays` that lists can be kept as arrays.
     """
@@ -119,7 +107,7 @@ class Dialect(Protocol):
     returning: frozenset[str]
     locks_reads: bool
     nulls_first: bool
-    log: LogReader | None
+    log: Log
     filters: FilterSql
     makes_log: bool
     repeats_indexes: bool

@@ -20,12 +20,13 @@ from pymysql.constants import CLIENT, ER
 from sqlalchemy.dialects import mysql as mysql_sql
 from sqlalchemy.dialects.mysql import aiomysql as aiomysql_sql
 
-from dataflow.dialects import tls
+from dataflow.dialects import mysql_log, tls
 from dataflow.dialects.address import Address, Settings, address_from, number
-from dataflow.dialects.base import Codec, Done, Found, LogReader, isolation_sql
+from dataflow.dialects.base import Codec, Done, Found, isolation_sql
 from dataflow.dialects.ddl import lock_numbers, quoted
 from dataflow.dialects.filter_sql import FilterSql
 from dataflow.dialects.json_lists import ChangedList
+from dataflow.dialects.log import Log, identity
 from dataflow.dialects.mysql_driver import Cursor, Driver, as_bytes, is_mariadb
 from dataflow.dialects.mysql_errors import translated
 from dataflow.dialects.mysql_filters import MysqlFilters
@@ -91,7 +92,7 @@ class Mysql:
     integer_sum_columns = 1
     locks_reads = True
     nulls_first = True
-    log: LogReader | None = None
+    log: Log = mysql_log.MysqlLog()
     makes_log = True
     repeats_indexes = False  # of the two servers, MariaDB only
     has_arrays = False
@@ -138,8 +139,8 @@ class Mysql:
 
     def codec(self, field: Field) -> Codec:
         if field.kind is Kind.JSON:
-            return Codec(json_text, json_reader(field))
-        return _CODECS.get(field.kind, _AS_IT_IS)
+            return mysql_log.logged(field, Codec(json_text, json_reader(field)))
+        return mysql_log.logged(field, _CODECS.get(field.kind, _AS_IT_IS))
 
     def table_options(self) -> dict[str, Any]:
         return {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4"}
@@ -247,7 +248,7 @@ class Mysql:
             charset="utf8mb4",
             autocommit=True,
             connect_timeout=self._connect_timeout,
-            client_flag=CLIENT.FOUND_ROWS,
+            client_flag=CLIENT.FOUND_ROWS | CLIENT.MULTI_STATEMENTS,
             init_command=_PREPARE + collation,
             program_name=address.options.get("application_name", "nexus"),
             ssl=None if self._tls.mode in ("disable", "allow") else self._tls.context(),
@@ -268,10 +269,11 @@ class Mysql:
             self.returning = frozenset({"insert", "delete"})
 
     def system_sql(self) -> list[str]:
-        return []
+        return list(mysql_log.SYSTEM)
 
     def capture_sql(self, model: Model) -> list[str]:
-        return []
+        mariadb: bool = self.compiler.is_mariadb  # type: ignore[attr-defined]
+        return mysql_log.capture_sql(model, mariadb=mariadb)
 
     async def found(self, connection: MysqlConnection, model: Model) -> Found:
         where = "WHERE table_name = %s AND table_schema = database()"
@@ -282,7 +284,12 @@ class Mysql:
             f"SELECT DISTINCT index_name FROM information_schema.statistics {where}", (model.table_name,)
         )
         self._keys |= {index.name: ", ".join(index.fields) for index in model.indexes}
-        return Found(frozenset(row[0] for row in columns), frozenset(row[0] for row in indexes), True)
+        triggers = await connection.fetch(mysql_log.FOUND, (model.table_name,))
+        return Found(
+            columns=frozenset(row[0] for row in columns),
+            indexes=frozenset(row[0] for row in indexes),
+            captured=mysql_log.is_captured(model, dict(triggers)),
+        )
 
     @asynccontextmanager
     async def alone(self, connection: MysqlConnection, model: Model) -> AsyncIterator[None]:
@@ -291,6 +298,7 @@ class Mysql:
         if locked != 1:
             raise Unavailable("Another program is making tables in the database.", remedy="Try again.")
         try:
+            await mysql_log.make_system(connection)
             yield
         finally:
             if connection.usable:
@@ -313,7 +321,7 @@ class MysqlConnection:
     """One connection. A statement that is cancelled is cancelled in the server too: in a transaction so that
     the connection can be used on; else the driver closes the connection, and the server is told to."""
 
-    __slots__ = ("_cancel", "_driver", "_keys", "_locked", "_open", "caller")
+    __slots__ = ("_cancel", "_driver", "_keys", "_locked", "_open", "_signed", "caller", "seen", "seen_at")
 
     def __init__(
         self, driver: aiomysql.Connection, keys: Mapping[str, str], cancel: Callable[[str], Awaitable[None]]
@@ -324,6 +332,9 @@ class MysqlConnection:
         self._cancel = cancel
         self._open = False  # a transaction
         self._locked: list[str] = []  # names, until its end
+        self._signed: tuple[str, ...] | None = identity(None)  # whom the triggers take us for; None: unsure
+        self.seen: int | None = None  # the position of the log, when this connection looked last
+        self.seen_at = 0.0
 
     @property
     def usable(self) -> bool:
@@ -427,8 +438,20 @@ class MysqlConnection:
 
     async def _execute(self, sql: str, parameters: Sequence[Any] | None) -> Cursor:
         cursor: Cursor = await self._driver.cursor(Cursor)
-        await cursor.execute(sql, parameters)
+        if self._signed != (who := identity(self.caller)) and mysql_log.may_write(sql):
+            await self._execute_signed(cursor, who, sql, parameters)
+        else:
+            await cursor.execute(sql, parameters)
         return cursor
+
+    async def _execute_signed(
+        self, cursor: Cursor, who: tuple[str, ...], sql: str, parameters: Sequence[Any] | None
+    ) -> None:
+        text = sql if parameters is None else cursor.mogrify(sql, parameters)
+        self._signed = None
+        await cursor.execute(mysql_log.signature(who, self._driver.escape) + text)
+        self._signed = who
+        await cursor.nextset()
 
     async def _stop(self, running: asyncio.Future[Any]) -> None:
         """Have the server end what runs. It is told again until it has: a word may come too early."""

@@ -34,13 +34,11 @@ def as_bytes(password: str) -> str:
 
 
 class Driver(aiomysql.Connection):  # type: ignore[misc]
-    """A connection that runs one statement at a time, and that shows no password before the server speaks
-    TLS where it must."""
+    """A connection that shows no password before the server speaks TLS where it must."""
 
     must_be_secure = False
 
     async def _request_authentication(self) -> None:
-        self.client_flag &= ~CLIENT.MULTI_STATEMENTS
         if not self.server_capabilities & CLIENT.SSL:
             if self.must_be_secure:
                 raise Unavailable("The database server does not offer TLS, which is asked for.")
@@ -53,6 +51,8 @@ class Cursor(aiomysql.Cursor):  # type: ignore[misc]
     others, about numbers that were shortened on the way to a comparison, tell nobody anything."""
 
     async def _show_warnings(self, connection: Any) -> None:
+        if self._result is not None and self._result.has_next:
+            return  # they are those of what came first, and the server would take the question for the next
         for _, code, message in await connection.show_warnings() or ():
             if code == _PATTERN_FAILED:
                 raise InvalidFilter(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import datetime
 import uuid
-import zlib
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -15,12 +14,13 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.dialects.postgresql import asyncpg as asyncpg_sql
 
-from dataflow.dialects import tls
+from dataflow.dialects import postgresql_log, tls
 from dataflow.dialects.address import Address, Settings, address_from, number
-from dataflow.dialects.base import Codec, Done, Found, LogReader, isolation_sql
+from dataflow.dialects.base import Codec, Done, Found, isolation_sql
 from dataflow.dialects.ddl import lock_numbers, quoted
 from dataflow.dialects.filter_sql import FilterSql
 from dataflow.dialects.json_lists import ChangedList
+from dataflow.dialects.log import Log
 from dataflow.dialects.postgresql_arrays import ChangedArray, array_from_json, element_of
 from dataflow.dialects.postgresql_errors import translated
 from dataflow.dialects.postgresql_filters import PostgresqlFilters
@@ -60,7 +60,7 @@ class Postgresql:
     integer_sum_columns = 1
     locks_reads = True
     nulls_first = False
-    log: LogReader | None = None
+    log: Log = postgresql_log.PostgresqlLog()
     filters: FilterSql = PostgresqlFilters()
     makes_log = True
     repeats_indexes = True
@@ -95,9 +95,11 @@ class Postgresql:
         return types[field.kind]
 
     def codec(self, field: Field) -> Codec:
-        if field.kind is Kind.JSON and field.elements is None:
-            return Codec(json_text, json_reader(field))
-        return _AS_IT_IS if field.elements is not None else _CODECS.get(field.kind, _AS_IT_IS)
+        if field.elements is not None:
+            return _AS_IT_IS
+        if field.kind is Kind.JSON:
+            return postgresql_log.logged(field, Codec(json_text, json_reader(field)))
+        return postgresql_log.logged(field, _CODECS.get(field.kind, _AS_IT_IS))
 
     def table_options(self) -> dict[str, Any]:
         return {}
@@ -198,6 +200,7 @@ class Postgresql:
                 server_settings={
                     "application_name": address.options.get("application_name", "nexus"),
                     "timezone": "UTC",
+                    "default_transaction_isolation": "read committed",
                 },
             )
         except Exception as failure:
@@ -208,10 +211,10 @@ class Postgresql:
     open_writer = open_reader
 
     def system_sql(self) -> list[str]:
-        return []
+        return list(postgresql_log.SYSTEM)
 
     def capture_sql(self, model: Model) -> list[str]:
-        return []
+        return postgresql_log.capture_sql(model)
 
     async def found(self, connection: PostgresqlConnection, model: Model) -> Found:
         columns = await connection.fetch(
@@ -223,15 +226,23 @@ class Postgresql:
             "SELECT indexname FROM pg_indexes WHERE tablename = $1 AND schemaname = current_schema()",
             (model.table_name,),
         )
-        return Found(frozenset(row[0] for row in columns), frozenset(row[0] for row in indexes), True)
+        ((triggers,),) = await connection.fetch(
+            postgresql_log.FOUND, (model.table_name, postgresql_log.mark(model))
+        )
+        return Found(
+            columns=frozenset(row[0] for row in columns),
+            indexes=frozenset(row[0] for row in indexes),
+            captured=triggers == postgresql_log.triggers(model),
+        )
 
     @asynccontextmanager
     async def alone(self, connection: PostgresqlConnection, model: Model) -> AsyncIterator[None]:
         await connection.begin(write=True)
         try:
             # CREATE TABLE IF NOT EXISTS fails when two do it at once; the lock ends with the transaction.
-            lock = zlib.crc32(model.table_name.encode()) & 0x7FFFFFFF
-            await connection.fetch("SELECT pg_advisory_xact_lock($1, $2)", (_LOCK_SPACE, lock))
+            # One for all tables, as each makes the log's own when they are missing.
+            await connection.fetch("SELECT pg_advisory_xact_lock($1, $2)", (_LOCK_SPACE, 0))
+            await postgresql_log.make_system(connection)
             yield
             await connection.commit()
         except BaseException:
@@ -254,17 +265,20 @@ class Postgresql:
 class PostgresqlConnection:
     """One connection. A cancelled statement is cancelled in the server too, by the driver."""
 
-    __slots__ = ("_driver", "caller")
+    __slots__ = ("_driver", "_notified", "caller")
 
     def __init__(self, driver: asyncpg.Connection) -> None:
         self.caller: Call | None = None
         self._driver = driver
+        self._notified: asyncio.Event | None = None
 
     @property
     def usable(self) -> bool:
         return not self._driver.is_closed()
 
     async def fetch(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
+        if self.caller is not None and not self._driver.is_in_transaction():
+            sql, parameters = postgresql_log.signed(sql, parameters, self.caller)
         try:
             rows: list[Any] = await self._driver.fetch(sql, *parameters)
         except asyncio.CancelledError:
@@ -275,6 +289,8 @@ class PostgresqlConnection:
         return rows
 
     async def execute(self, sql: str, parameters: Sequence[Any] = ()) -> Done:
+        if self.caller is not None and not self._driver.is_in_transaction():
+            sql, parameters = postgresql_log.signed(sql, parameters, self.caller)
         try:
             status: str = await self._driver.execute(sql, *parameters)
         except asyncio.CancelledError:
@@ -302,7 +318,22 @@ class PostgresqlConnection:
 
     async def begin(self, *, write: bool, isolation: Isolation | None = None) -> None:
         level = isolation_sql(isolation or ("read_committed" if write else "repeatable_read"))
-        await self.fetch(f"BEGIN ISOLATION LEVEL {level} {'READ WRITE' if write else 'READ ONLY'}")
+        begin = f"BEGIN ISOLATION LEVEL {level} {'READ WRITE' if write else 'READ ONLY'}"
+        if write and self.caller is not None:
+            await self.execute(f"{begin}; {postgresql_log.signature(self.caller)}")
+        else:
+            await self.fetch(begin)
+
+    async def notified(self, channel: str) -> None:
+        """Return when there was a notification since the last time."""
+        if self._notified is None:
+            self._notified = heard = asyncio.Event()
+            try:
+                await self._driver.add_listener(channel, lambda *_: heard.set())
+            except Exception as failure:
+                raise self._failed(failure) from failure
+        await self._notified.wait()
+        self._notified.clear()
 
     async def commit(self) -> None:
         try:

@@ -20,9 +20,10 @@ from sqlalchemy.dialects import sqlite as sqlite_sql
 from dataflow import lists
 from dataflow.dialects import sqlite_log, sqlite_types
 from dataflow.dialects.address import Settings
-from dataflow.dialects.base import Codec, Done, Found, LogReader
+from dataflow.dialects.base import Codec, Done, Found
 from dataflow.dialects.ddl import insert_one, quoted
 from dataflow.dialects.filter_sql import FilterSql
+from dataflow.dialects.log import Log, identity
 from dataflow.dialects.sqlite_errors import translated
 from dataflow.dialects.sqlite_filters import SqliteFilters, add_functions
 from dataflow.dialects.values import combined, json_text, named
@@ -34,7 +35,7 @@ from nexus.errors import DatabaseUrlError, Unavailable
 from nexus.ports import Isolation
 
 _BUSY_MS = 5000
-_POLL = 0.1
+_PARTS = {"actor": 0, "session": 1, "run": 2, "tenant": 3}
 _TRY_AGAIN = 0.02
 _INTERRUPT = 0.02
 
@@ -68,7 +69,7 @@ class Sqlite:
     integer_sum_columns = 2
     locks_reads = False  # a transaction that may write is the only one
     nulls_first = True
-    log: LogReader | None
+    log: Log
     filters: FilterSql = SqliteFilters()
     makes_log = True
     repeats_indexes = True
@@ -77,7 +78,7 @@ class Sqlite:
     def __init__(self, path: str | None, cache_mb: float | None = None) -> None:
         # numeric_dollar would name parameters; plain question marks are what the driver is fastest with.
         self.compiler: sa.engine.Dialect = sqlite_sql.dialect(paramstyle="qmark")
-        self.log = SqliteLog()
+        self.log = sqlite_log.SqliteLog()
         self.database = "memory" if path is None else Path(path).stem
         self._cache_kb = None if cache_mb is None else int(cache_mb * 1024)
         self._remove: Callable[[], object] = lambda: None
@@ -172,9 +173,7 @@ class Sqlite:
         return [*sqlite_log.SYSTEM_TABLES, sqlite_log.FIRST_HEAD]
 
     def capture_sql(self, model: Model) -> list[str]:
-        triggers = sqlite_log.capture_triggers(model)
-        drops = [f'DROP TRIGGER IF EXISTS "{name}"' for name in triggers]
-        return [*drops, *triggers.values()]
+        return sqlite_log.capture_sql(model)
 
     async def found(self, connection: SqliteConnection, model: Model) -> Found:
         columns = await connection.fetch("SELECT name FROM pragma_table_info(?)", (model.table_name,))
@@ -183,11 +182,10 @@ class Sqlite:
             (model.table_name,),
         )
         triggers = {name: sql for kind, name, sql in rows if kind == "trigger"}
-        wanted = sqlite_log.capture_triggers(model)
         return Found(
             columns=frozenset(row[0] for row in columns),
             indexes=frozenset(name for kind, name, _ in rows if kind == "index"),
-            captured=wanted.items() <= triggers.items(),
+            captured=sqlite_log.is_captured(model, triggers),
         )
 
     @asynccontextmanager
@@ -216,7 +214,7 @@ class Sqlite:
         driver = aiosqlite.connect(self.path, isolation_level=None, cached_statements=512)
         driver._thread.daemon = True  # a program that forgets to close must still be able to end
         try:
-            connection = SqliteConnection(await driver)
+            connection = SqliteConnection(await driver, self.path)
         except sqlite3.Error as failure:
             raise translated(failure) from failure
         try:
@@ -235,24 +233,6 @@ class Sqlite:
         return connection
 
 
-class SqliteLog:
-    """A LogReader."""
-
-    def head_sql(self) -> str:
-        return sqlite_log.HEAD
-
-    def read_sql(self) -> str:
-        return sqlite_log.READ
-
-    async def changed_elsewhere(self, connection: SqliteConnection) -> None:
-        for _ in range(int(1 / _POLL)):
-            ((version,),) = await connection.fetch("PRAGMA data_version")
-            if version != connection.seen_version:
-                connection.seen_version = version
-                return
-            await asyncio.sleep(_POLL)
-
-
 def _nothing() -> None:
     """Something for the thread to end after everything else."""
 
@@ -260,10 +240,11 @@ def _nothing() -> None:
 class SqliteConnection:
     """One connection and its thread, which runs statements in the order they were given."""
 
-    __slots__ = ("_busy", "_driver", "_serving", "caller", "seen_version")
+    __slots__ = ("_busy", "_driver", "_serving", "caller", "seen_version", "wal")
 
-    def __init__(self, driver: aiosqlite.Connection) -> None:
+    def __init__(self, driver: aiosqlite.Connection, path: Path) -> None:
         self.caller: Call | None = None
+        self.wal = f"{path}-wal"
         self.seen_version: int | None = None  # of the data, when this connection looked last
         self._driver = driver
         self._serving: Call | None = None  # whose statement the thread is running
@@ -413,14 +394,7 @@ class SqliteConnection:
             self._busy = False
 
     def _about_caller(self, what: str) -> str | None:
-        call = self._serving
-        if call is None:
-            return None
-        if what == "actor":
-            return call.session.user
-        if what == "session":
-            return call.session.id
-        return call.run_id if what == "run" else call.session.tenant
+        return identity(self._serving)[_PARTS[what]] or None
 
 
 def sqlite_from(path: str | None, settings: Settings) -> Sqlite:
