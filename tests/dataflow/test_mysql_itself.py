@@ -124,3 +124,12 @@ def test_servers_that_are_too_old_are_refused(version: str, old: bool) -> None:
         return
     with pytest.raises(ConfigurationError, match="too old"):
         dialect._learn(version)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "collation"), [("mariadb", "utf8mb4_nopad_bin"), ("mysql", "utf8mb4_bin")]
+)
+def test_what_is_printed_before_the_server_is_known(scheme: str, collation: str) -> None:
+    db = DataFlow(f"{scheme}://u@h/d")
+    db.model(type("Thing", (), {"__annotations__": {"name": str}}))
+    assert f"COLLATE {collation}" in db.install_sql()[0]
