@@ -26,8 +26,7 @@ from dataflow.dialects.base import Codec, Done, Found, LogReader, isolation_sql
 from dataflow.dialects.ddl import lock_numbers, quoted
 from dataflow.dialects.filter_sql import FilterSql
 from dataflow.dialects.json_lists import ChangedList
-from dataflow.dialects.mysql_cursor import Cursor
-from dataflow.dialects.mysql_driver import Driver, as_bytes, is_mariadb
+from dataflow.dialects.mysql_driver import Cursor, Driver, as_bytes, is_mariadb
 from dataflow.dialects.mysql_errors import translated
 from dataflow.dialects.mysql_filters import MysqlFilters
 from dataflow.dialects.values import combined, decimal_from, json_reader, json_text, named, time_text

@@ -1,14 +1,16 @@
-"""The driver's connection, as we need it, and which servers will do."""
+"""The driver's connection and cursor, as we need them."""
 
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import aiomysql
 from pymysql.constants import CLIENT
 
-from nexus.errors import ConfigurationError, Unavailable
+from nexus.errors import ConfigurationError, InvalidFilter, Unavailable
 
+_PATTERN_FAILED = 1139
 _OLDEST_MARIADB = (10, 7, 0)  # JSON_EQUALS
 _OLDEST_MYSQL = (8, 0, 17)  # utf8mb4_0900_bin
 
@@ -44,3 +46,16 @@ class Driver(aiomysql.Connection):  # type: ignore[misc]
                 raise Unavailable("The database server does not offer TLS, which is asked for.")
             self.client_flag &= ~CLIENT.SSL  # the driver would still say that TLS is about to begin
         await super()._request_authentication()
+
+
+class Cursor(aiomysql.Cursor):  # type: ignore[misc]
+    """A warning that a pattern was given up is an error: the server goes on as if it had not matched. The
+    others, about numbers that were shortened on the way to a comparison, tell nobody anything."""
+
+    async def _show_warnings(self, connection: Any) -> None:
+        for _, code, message in await connection.show_warnings() or ():
+            if code == _PATTERN_FAILED:
+                raise InvalidFilter(
+                    f"The database gave the pattern up on a long text: {message}.",
+                    remedy="Anchor the pattern with ^, or use fewer repetitions.",
+                )
