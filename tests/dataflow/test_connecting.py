@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from dataflow import DataFlow
 from dataflow.dialects.address import NO_SETTINGS, address_from
-from nexus.errors import ConfigurationError, DatabaseUrlError, NexusError, Unavailable
+from nexus.errors import ConfigurationError, DatabaseUrlError, Unavailable
 from tests.support.certificates import Authority
 from tests.support.private_servers import Private, private_server
 
@@ -200,11 +200,6 @@ def test_the_server_is_told_who_is_there(server: Private) -> None:
     else:
         options = "?charset=utf8mb4&collation=utf8mb4_unicode_ci&application_name=shop"
         assert run(server, DataFlow(server.url + options), sql)[0][0] == "utf8mb4_unicode_ci"
-
-
-def test_one_statement_at_a_time(server: Private) -> None:
-    with pytest.raises(NexusError):
-        run(server, DataFlow(server.url), "SELECT 1; SELECT 2")
 
 
 @pytest.mark.parametrize("password", PASSWORDS)

@@ -26,7 +26,7 @@ from dataflow.dialects.base import Codec, Done, Found, LogReader, isolation_sql
 from dataflow.dialects.ddl import lock_numbers, quoted
 from dataflow.dialects.filter_sql import FilterSql
 from dataflow.dialects.json_lists import ChangedList
-from dataflow.dialects.mysql_driver import Cursor, Driver, as_bytes, is_mariadb
+from dataflow.dialects.mysql_driver import Cursor, Driver, as_bytes, check_single, is_mariadb
 from dataflow.dialects.mysql_errors import translated
 from dataflow.dialects.mysql_filters import MysqlFilters
 from dataflow.dialects.values import combined, decimal_from, json_reader, json_text, named, time_text
@@ -339,6 +339,7 @@ class MysqlConnection:
         return Done(cursor.rowcount, cursor.lastrowid or 0)
 
     async def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
+        check_single(sql)
         cursor = await self._run(sql, parameters)
         rows = await cursor.fetchall() if cursor.description else ()
         return named([column[0] for column in cursor.description or ()], rows)

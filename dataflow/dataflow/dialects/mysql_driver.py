@@ -8,9 +8,13 @@ from typing import Any
 import aiomysql
 from pymysql.constants import CLIENT
 
-from nexus.errors import ConfigurationError, InvalidFilter, Unavailable
+from nexus.errors import ConfigurationError, InvalidFilter, InvalidInput, Unavailable
 
 _PATTERN_FAILED = 1139
+_TOKEN = re.compile(
+    r"""'(?:[^'\\]|\\.|'')*'|"(?:[^"\\]|\\.|"")*"|`(?:[^`]|``)*`|--(?=\s|$)[^\n]*|\#[^\n]*|/\*.*?\*/|.""",
+    re.S,
+)
 _OLDEST_MARIADB = (10, 7, 0)  # JSON_EQUALS
 _OLDEST_MYSQL = (8, 0, 17)  # utf8mb4_0900_bin
 
@@ -33,14 +37,20 @@ def as_bytes(password: str) -> str:
     return password.encode().decode("latin-1")
 
 
+def check_single(sql: str) -> None:
+    """The server would run several statements at once. Raises InvalidInput for them, and for comments that
+    are none to the server."""
+    for token in _TOKEN.finditer(sql):
+        if (token[0] == ";" and sql[token.end() :].strip()) or token[0].startswith(("/*!", "/*M!")):
+            raise InvalidInput("The database cannot read the statement: it takes one at a time.")
+
+
 class Driver(aiomysql.Connection):  # type: ignore[misc]
-    """A connection that runs one statement at a time, and that shows no password before the server speaks
-    TLS where it must."""
+    """A connection that shows no password before the server speaks TLS where it must."""
 
     must_be_secure = False
 
     async def _request_authentication(self) -> None:
-        self.client_flag &= ~CLIENT.MULTI_STATEMENTS
         if not self.server_capabilities & CLIENT.SSL:
             if self.must_be_secure:
                 raise Unavailable("The database server does not offer TLS, which is asked for.")
