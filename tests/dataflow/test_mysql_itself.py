@@ -11,11 +11,12 @@ import sqlalchemy as sa
 from dataflow import DataFlow
 from dataflow.assignments import parse_assignments
 from dataflow.database import Database
+from dataflow.dialects.mysql_driver import check_single
 from dataflow.query import Where, compiled
 from dataflow.schema import all_sql
 from dataflow.store import Store
 from dataflow.table import ModelTable
-from nexus.errors import ConfigurationError, Unavailable
+from nexus.errors import ConfigurationError, InvalidInput, Unavailable
 
 ONLY_MARIADB = re.compile(
     r"RETURNING|JSON_EQUALS|JSON_(COMPACT|DETAILED|LOOSE|EXISTS)|nopad|CREATE( UNIQUE)? INDEX IF NOT EXISTS"
@@ -124,3 +125,36 @@ def test_servers_that_are_too_old_are_refused(version: str, old: bool) -> None:
         return
     with pytest.raises(ConfigurationError, match="too old"):
         dialect._learn(version)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "collation"), [("mariadb", "utf8mb4_nopad_bin"), ("mysql", "utf8mb4_bin")]
+)
+def test_what_is_printed_before_the_server_is_known(scheme: str, collation: str) -> None:
+    db = DataFlow(f"{scheme}://u@h/d")
+    db.model(type("Thing", (), {"__annotations__": {"name": str}}))
+    assert f"COLLATE {collation}" in db.install_sql()[0]
+
+
+@pytest.mark.parametrize(
+    ("sql", "single"),
+    [
+        ("SELECT 1", True),
+        ("SELECT 1 ; ", True),
+        ("SELECT ';', \"a;b\", `c;d`, 'it''s; \\'; x' -- ; y", True),
+        ("SELECT 1 /* ; */ # ; x\n + 1", True),
+        ("SELECT 1; DELETE FROM x", False),
+        ("SELECT 'a\\'; DELETE FROM x'", True),
+        ("SELECT 'a\\\\'; DELETE FROM x", False),
+        ("SELECT 1 --; x\n; COMMIT", False),
+        ("SELECT 1 /*! ; COMMIT */", False),
+        ("SELECT 1 /*M! + 1 */", False),
+        ("SELECT 'unfinished; COMMIT", False),
+    ],
+)
+def test_one_statement_at_a_time(sql: str, single: bool) -> None:
+    if single:
+        check_single(sql)
+        return
+    with pytest.raises(InvalidInput, match="one at a time"):
+        check_single(sql)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from dataflow import DataFlow
 from dataflow.query import Where
-from nexus.errors import InvalidArguments, InvalidFilter, RegistrationError
+from nexus.errors import InvalidArguments, InvalidFilter, RegistrationError, SchemaMismatch
 from nexus.filters import matches
 from tests.dataflow.test_json_filters import TESTS
 from tests.support.databases import empty_database
@@ -230,6 +230,20 @@ async def test_a_column_is_added_with_its_default(url: str) -> None:
         [],
     )
     for db in (first, second):
+        await db.close()
+
+
+@pytest.mark.parametrize("first", [True, False])
+async def test_a_column_is_not_converted(url: str, first: bool) -> None:
+    one, other = DataFlow(url), DataFlow(url)
+    for db, native in ((one, first), (other, not first)):
+        members: dict[str, Any] = {"__annotations__": {"tags": list[str]}}
+        db.model(type("Memo", (), {**members, "__dataflow__": ARRAYS if native else {}}))
+    await one.memos.create(tags=["a"])
+    with pytest.raises(SchemaMismatch, match=r"'tags' of the table 'memos' is .*Convert the column"):
+        await other.memos.list()
+    assert await one.memos.count(filter={"tags": "a"}) == {"count": 1}
+    for db in (one, other):
         await db.close()
 
 

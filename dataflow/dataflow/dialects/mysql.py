@@ -27,7 +27,7 @@ from dataflow.dialects.ddl import lock_numbers, quoted
 from dataflow.dialects.filter_sql import FilterSql
 from dataflow.dialects.json_lists import ChangedList
 from dataflow.dialects.log import Log, identity
-from dataflow.dialects.mysql_driver import Cursor, Driver, as_bytes, is_mariadb
+from dataflow.dialects.mysql_driver import Cursor, Driver, as_bytes, check_single, is_mariadb
 from dataflow.dialects.mysql_errors import translated
 from dataflow.dialects.mysql_filters import MysqlFilters
 from dataflow.dialects.values import combined, decimal_from, json_reader, json_text, named, time_text
@@ -97,7 +97,7 @@ class Mysql:
     repeats_indexes = False  # of the two servers, MariaDB only
     has_arrays = False
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, *, mariadb: bool = False) -> None:
         if address.options.get("charset", "utf8mb4") != "utf8mb4":
             raise DatabaseUrlError("The charset must be utf8mb4: others cannot hold every text.")
         self._may_return = address.options.get("returning", "on")
@@ -114,7 +114,7 @@ class Mysql:
         self.readers = int(number(address, "pool_size", 10))
         self.returning: frozenset[str] = frozenset()
         self.compiler: sa.engine.Dialect = aiomysql_sql.dialect()
-        self._collation = "utf8mb4_bin"
+        self._collation = "utf8mb4_nopad_bin" if mariadb else "utf8mb4_bin"  # until the server is known
         self.filters: FilterSql = MysqlFilters(self._collation, mariadb=True)
         self._keys: dict[str, str] = {}  # the fields of an index, of which the server tells the name only
         self._key_step = 1
@@ -350,6 +350,7 @@ class MysqlConnection:
         return Done(cursor.rowcount, cursor.lastrowid or 0)
 
     async def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
+        check_single(sql)
         cursor = await self._run(sql, parameters)
         rows = await cursor.fetchall() if cursor.description else ()
         return named([column[0] for column in cursor.description or ()], rows)
@@ -473,5 +474,8 @@ class MysqlConnection:
         return True
 
 
-def mysql_from(rest: str, settings: Settings) -> Mysql:
-    return Mysql(address_from(rest, settings, owner=Mysql.name, port=3306, user="root", known=_OPTIONS))
+def mysql_from(rest: str, settings: Settings, *, mariadb: bool) -> Mysql:
+    """`mariadb` says that the URL names that server, and so what is known of it before any connection."""
+    owner = Mysql.name
+    address = address_from(rest, settings, owner=owner, port=3306, user="root", known=_OPTIONS)
+    return Mysql(address, mariadb=mariadb)

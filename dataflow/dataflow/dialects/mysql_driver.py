@@ -8,9 +8,13 @@ from typing import Any
 import aiomysql
 from pymysql.constants import CLIENT
 
-from nexus.errors import ConfigurationError, InvalidFilter, Unavailable
+from nexus.errors import ConfigurationError, InvalidFilter, InvalidInput, Unavailable
 
 _PATTERN_FAILED = 1139
+_TOKEN = re.compile(
+    r"""'(?:[^'\\]|\\.|'')*'|"(?:[^"\\]|\\.|"")*"|`(?:[^`]|``)*`|--(?=\s|$)[^\n]*|\#[^\n]*|/\*.*?\*/|.""",
+    re.S,
+)
 _OLDEST_MARIADB = (10, 7, 0)  # JSON_EQUALS
 _OLDEST_MYSQL = (8, 0, 17)  # utf8mb4_0900_bin
 
@@ -31,6 +35,14 @@ def is_mariadb(version: str) -> bool:
 def as_bytes(password: str) -> str:
     """A password whose characters the driver, which writes them in Latin-1, sends as UTF-8."""
     return password.encode().decode("latin-1")
+
+
+def check_single(sql: str) -> None:
+    """The server would run several statements at once. Raises InvalidInput for them, and for comments that
+    are none to the server."""
+    for token in _TOKEN.finditer(sql):
+        if (token[0] == ";" and sql[token.end() :].strip()) or token[0].startswith(("/*!", "/*M!")):
+            raise InvalidInput("The database cannot read the statement: it takes one at a time.")
 
 
 class Driver(aiomysql.Connection):  # type: ignore[misc]

@@ -21,7 +21,7 @@ from dataflow.dialects.ddl import lock_numbers, quoted
 from dataflow.dialects.filter_sql import FilterSql
 from dataflow.dialects.json_lists import ChangedList
 from dataflow.dialects.log import Log
-from dataflow.dialects.postgresql_arrays import ChangedArray, array_from_json, element_of
+from dataflow.dialects.postgresql_arrays import ChangedArray, array_from_json, check_arrays, element_of
 from dataflow.dialects.postgresql_errors import translated
 from dataflow.dialects.postgresql_filters import PostgresqlFilters
 from dataflow.dialects.values import combined, decimal_from, json_reader, json_text, named
@@ -218,10 +218,11 @@ class Postgresql:
 
     async def found(self, connection: PostgresqlConnection, model: Model) -> Found:
         columns = await connection.fetch(
-            "SELECT column_name FROM information_schema.columns"
+            "SELECT column_name, data_type FROM information_schema.columns"
             " WHERE table_name = $1 AND table_schema = current_schema()",
             (model.table_name,),
         )
+        check_arrays(model, dict(columns))
         indexes = await connection.fetch(
             "SELECT indexname FROM pg_indexes WHERE tablename = $1 AND schemaname = current_schema()",
             (model.table_name,),

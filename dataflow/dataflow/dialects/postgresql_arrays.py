@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -11,6 +12,8 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from dataflow.dialects.filter_sql import Bind
 from dataflow.dialects.json_lists import filled
 from dataflow.fields import Field, Kind
+from dataflow.model import Model
+from nexus.errors import SchemaMismatch
 from nexus.filters import Inside
 
 _TYPES = {Kind.TEXT: "text", Kind.INTEGER: "bigint", Kind.FLOAT: "double precision", Kind.BOOLEAN: "boolean"}
@@ -55,6 +58,21 @@ def array_from_json(value: str, kind: str) -> str:
     """An array from a list in JSON, in its order."""
     elements = f"json_array_elements_text({value}) WITH ORDINALITY AS e(v, n)"
     return f"CASE WHEN {value} IS NOT NULL THEN ARRAY(SELECT e.v::{kind} FROM {elements} ORDER BY e.n) END"
+
+
+def check_arrays(model: Model, found: Mapping[str, str]) -> None:
+    """Raises SchemaMismatch where a column that is there is an array, and the field is not, or the other way
+    round. `found` are the types of the columns."""
+    for name, kind in found.items():
+        field = model.fields.get(name)
+        if field is None or field.kind is not Kind.JSON or (kind == "ARRAY") is bool(field.elements):
+            continue
+        wanted = "an array" if field.elements else "JSON"
+        raise SchemaMismatch(
+            f"The column '{name}' of the table '{model.table_name}' is {kind.lower()}, and the model"
+            f" '{model.name}' keeps the field as {wanted}.",
+            remedy="Convert the column, or change 'use_native_arrays'.",
+        )
 
 
 def indexed(column: str, elements: Kind, test: Inside, bind: Bind) -> str | None:

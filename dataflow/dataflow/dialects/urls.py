@@ -32,5 +32,5 @@ def dialect_for(url: str, settings: Settings = NO_SETTINGS) -> Dialect:
     if separator and engine in ("postgresql", "postgres"):
         return postgresql_from(rest, settings)
     if separator and engine in ("mysql", "mariadb"):
-        return mysql_from(rest, settings)
+        return mysql_from(rest, settings, mariadb=engine == "mariadb")
     raise DatabaseUrlError("This is not the URL of a database that is known here.", remedy=_KNOWN)
