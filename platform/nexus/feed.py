@@ -17,11 +17,12 @@ from types import TracebackType
 from typing import Any, Literal
 
 from nexus import cursor
+from nexus.block import finish
 from nexus.errors import NexusError, SlowConsumer, Unavailable, UnknownTopic, did_you_mean
 from nexus.filters import Filter, matches
 from nexus.operation import Operation
 from nexus.policy import Policy
-from nexus.ports import ChangeSource, LoggedChange, Record
+from nexus.ports import ChangeSource, LoggedChange, LogHead, Record
 from nexus.registry import Registry
 from nexus.session import Session
 
@@ -142,14 +143,14 @@ class Feed:
             _followed(source, tail)
         return tail
 
-    def _leave(self, source: ChangeSource, subscription: Subscription) -> None:
+    async def _leave(self, source: ChangeSource, subscription: Subscription) -> None:
         tail = self._tails.get(source)
         if tail is not None:
             tail.subscribers.discard(subscription)
             if not tail.subscribers:
                 del self._tails[source]
                 _followed(source, without=tail)
-                tail.stop()
+                await tail.stop()
 
 
 class FeedClosed(Unavailable):
@@ -190,10 +191,11 @@ class Subscription:
         self._position = 0  # read from the log up to here
         self._offered = 0  # the last change that matched
         self._sent = 0  # the last change that the reader has taken
+        self._mark = ""  # and its moment
 
     @property
     def cursor(self) -> str:
-        return cursor.issue(self._epoch, self._sent, self._query)
+        return cursor.issue(self._epoch, self._sent, self._query, self._mark)
 
     async def __aenter__(self) -> Subscription:
         if self._snapshot and self._since is None:
@@ -202,9 +204,11 @@ class Subscription:
         else:
             head = await self._source.head(self.topic)
         self._epoch = head.epoch
-        self._position = self._head = head.pos
+        self._position, self._mark = head.pos, head.mark
+        self._head = head.pos
         if self._since is not None:
-            self._position = cursor.redeem(self._since, head, self._query)
+            self._position, self._mark = cursor.redeem(self._since, head, self._query)
+            await self._check_past(head)
         self._sent = self._offered = self._position
         return self
 
@@ -214,7 +218,7 @@ class Subscription:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._feed._leave(self._source, self)
+        await self._feed._leave(self._source, self)
 
     async def __aiter__(self) -> AsyncIterator[Change]:
         """Raises SlowConsumer when the reader falls far behind, FeedClosed when the server ends, Forbidden
@@ -227,8 +231,19 @@ class Subscription:
                 taken = await self._queue.get()
                 if taken is not None:
                     self._check()
-                    self._sent = taken.pos
+                    self._sent, self._mark = taken.pos, taken.at
                     yield taken
+
+    async def _check_past(self, head: LogHead) -> None:
+        """Raises CursorExpired when another change than the cursor's is at its position."""
+        mark = head.mark
+        if head.floor < self._position < head.pos:
+            (found, *_) = await self._source.read(self._position - 1, 1)
+            mark = found.at
+        elif self._position == head.floor:
+            return  # that change is no longer kept
+        if self._mark and mark and mark != self._mark:
+            raise cursor.restored()
 
     def offer(self, logged: LoggedChange) -> None:
         """Take a change from the tail; for the tail only. A reader whose queue is full goes back to the log
@@ -279,7 +294,7 @@ class Subscription:
                 self._position = logged.pos
                 if (change := self._seen(logged)) is not None:
                     self._check()
-                    self._sent = change.pos
+                    self._sent, self._mark = change.pos, change.at
                     yield change
 
     def _seen(self, logged: LoggedChange) -> Change | None:
@@ -299,7 +314,7 @@ class Subscription:
             old=logged.old if was else None,
             prev=prev,
             pos=logged.pos,
-            cursor=cursor.issue(self._epoch, logged.pos, self._query),
+            cursor=cursor.issue(self._epoch, logged.pos, self._query, logged.at),
             actor=logged.actor,
             run=logged.run,
             at=logged.at,
@@ -337,9 +352,16 @@ class _Tail:
         for subscription in self.subscribers:
             subscription.end(FeedClosed())
 
-    def stop(self) -> None:
-        for task in self._tasks:
-            task.cancel()
+    async def stop(self) -> None:
+        """End reading; when this returns, nothing of it is left in the event loop."""
+        await finish(self._end())
+
+    async def _end(self) -> None:
+        ending = {task for task in self._tasks if not task.done()}
+        while ending:
+            for task in ending:
+                task.cancel()  # and again: a library may have lost it
+            _, ending = await asyncio.wait(ending, timeout=1)
 
     async def _follow(self) -> None:
         while True:
