@@ -11,7 +11,7 @@ import pytest
 
 from dataflow import DataFlow
 from nexus import LOCAL, Call, Nexus, Session
-from nexus.errors import Conflict, ConfigurationError, CursorExpired, Unavailable
+from nexus.errors import ConfigurationError, Conflict, CursorExpired, Unavailable
 from tests.support.programs import kind_of, run_sql
 
 pytestmark = pytest.mark.feed
@@ -156,8 +156,9 @@ class TestOtherPrograms:
 
     async def test_replace_and_upsert_by_sql(self, app: Nexus, database: str) -> None:
         again = {
-            "postgresql": "INSERT INTO products (id, name, price, stock, on_sale, tags, created_at, updated_at)"
-            " SELECT id, 'new', price, stock, on_sale, tags, created_at, updated_at FROM products"
+            "postgresql": "INSERT INTO products"
+            " (id, name, price, stock, on_sale, tags, created_at, updated_at) SELECT id, 'new',"
+            " price, stock, on_sale, tags, created_at, updated_at FROM products"
             " ON CONFLICT (id) DO UPDATE SET name = excluded.name",
             "mysql": "REPLACE INTO products SELECT id, 'new', price, stock, on_sale, note, tags, created_at,"
             " updated_at FROM (SELECT * FROM products) AS p",

@@ -91,10 +91,8 @@ END $do$"""
 SYSTEM = (_CHANGES, _WAITING, _SEALED, _HEAD, _FIRST_HEAD, _READERS, _SEAL)
 
 _ARGUMENTS = 100  # of a function, at most
-_WHO = ", ".join(
-    f"nullif(pg_catalog.split_part(pg_catalog.current_setting('nexus.who', true), pg_catalog.chr(31), {k}), '')"
-    for k in (1, 2, 3, 4)
-)
+_GIVEN = "pg_catalog.current_setting('nexus.who', true), pg_catalog.chr(31)"
+_WHO = ", ".join(f"nullif(pg_catalog.split_part({_GIVEN}, {k}), '')" for k in (1, 2, 3, 4))
 _MOMENT = """to_char({} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')"""
 _SYSTEM_FOUND = (
     "SELECT count(*) FROM pg_proc WHERE oid = to_regprocedure(quote_ident(current_schema())"
