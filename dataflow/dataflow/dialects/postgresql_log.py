@@ -56,7 +56,7 @@ _READERS = """CREATE UNLOGGED TABLE IF NOT EXISTS dataflow_changes_readers (
   id text PRIMARY KEY,
   until timestamptz NOT NULL
 )"""
-_VERSION = "dataflow sealing 1"
+_VERSION = "dataflow sealing 2"
 # A volatile function sees, in each of its statements, what was committed until then: so the numbers are given
 # to what is there when the head is locked.
 _SEAL = f"""DO $do$
@@ -82,6 +82,8 @@ BEGIN
       GET DIAGNOSTICS sealed = ROW_COUNT;
       IF sealed > 0 THEN
         UPDATE %1$s.dataflow_changes_head SET n = last + sealed;
+        -- What a reader sees must outlast a crash, also where commits are not waited for.
+        PERFORM set_config('synchronous_commit', 'on', true);
         PERFORM pg_notify('{CHANNEL}', '');
       END IF;
       RETURN sealed;
