@@ -5,8 +5,8 @@
 Without URLs: an SQLite file, and the servers of NEXUS_TEST_POSTGRESQL_URL and NEXUS_TEST_MYSQL_URL. Shown are
 
 - how long after its commit in this process a change is received by another process,
-- how many single inserts, and records of bulk inserts, there are with changes logged, for each without;
-  both sides take turns within one run;
+- how many single inserts a second there are with changes logged, for each without, and records of bulk
+  inserts; both sides take turns within one run;
 - what one delivered change costs the server for many subscribers, and the memory of an idle connection.
 
 Tables `benchmark_on` and `benchmark_off` are made, and dropped.
@@ -69,15 +69,17 @@ async def follow(url: str) -> None:
     from nexus_channels.server import running_server
 
     _, app = application(url)
-    async with running_server(app) as base:
-        async with connect(base.replace("http", "ws", 1) + "/ws", proxy=None) as line:
-            await line.send(json.dumps({"type": "subscribe", "id": "s", "topic": "benchmark_on"}))
-            await line.recv()
-            print("ready", flush=True)
-            async for text in line:
-                now = time.monotonic_ns()
-                frame = msgspec.json.decode(text)
-                print(frame["record"]["name"], now, flush=True)
+    async with (
+        running_server(app) as base,
+        connect(base.replace("http", "ws", 1) + "/ws", proxy=None) as line,
+    ):
+        await line.send(json.dumps({"type": "subscribe", "id": "s", "topic": "benchmark_on"}))
+        await line.recv()
+        print("ready", flush=True)
+        async for text in line:
+            now = time.monotonic_ns()
+            frame = msgspec.json.decode(text)
+            print(frame["record"]["name"], now, flush=True)
 
 
 async def latency(url: str) -> list[float]:
@@ -155,9 +157,12 @@ async def serve_many(url: str) -> None:
             if line.startswith("write"):
                 for _ in range(int(line.split()[1])):
                     await app.runtime.invoke("benchmark_on.create", {"name": "x"}, LOCAL, channel="test")
-            status = Path("/proc/self/status").read_text()
-            memory = next(part for part in status.splitlines() if part.startswith("VmRSS")).split()[1]
-            print(time.process_time(), memory, flush=True)
+            print(time.process_time(), _memory(), flush=True)
+
+
+def _memory() -> str:
+    status = Path("/proc/self/status").read_text()
+    return next(part for part in status.splitlines() if part.startswith("VmRSS")).split()[1]
 
 
 async def fan_out(url: str, subscribers: int) -> tuple[float, float]:
@@ -218,10 +223,8 @@ async def measure(name: str, url: str) -> None:
         flush=True,
     )
     for kind, (off, on, share) in (await throughput(url)).items():
-        print(
-            f"  {kind:<7} inserts, without / with changes {off:8.1f} / {on:8.1f} µs   {share:5.2f}",
-            flush=True,
-        )
+        costs = f"{off:8.1f} / {on:8.1f} µs   {share:5.2f}"
+        print(f"  {kind:<7} inserts, without / with changes {costs}", flush=True)
 
 
 async def main() -> None:

@@ -47,6 +47,7 @@ class Runtime:
         Raises NexusError only; what a handler raises otherwise is logged and becomes the root of the tree,
         without its message."""
         operation = self.registry.outside(name)
+        session = self.policy.current(session)
         self.policy.check(session, operation)
         accepted = operation.arguments.accept(arguments, in_process=is_in_process(channel))
         deadline = deadline_in(timeout)

@@ -156,8 +156,9 @@ class TestOtherPrograms:
 
     async def test_replace_and_upsert_by_sql(self, app: Nexus, database: str) -> None:
         again = {
-            "postgresql": "INSERT INTO products (id, name, price, stock, on_sale, tags, created_at, updated_at)"
-            " SELECT id, 'new', price, stock, on_sale, tags, created_at, updated_at FROM products"
+            "postgresql": "INSERT INTO products"
+            " (id, name, price, stock, on_sale, tags, created_at, updated_at) SELECT id, 'new',"
+            " price, stock, on_sale, tags, created_at, updated_at FROM products"
             " ON CONFLICT (id) DO UPDATE SET name = excluded.name",
             "mysql": "REPLACE INTO products SELECT id, 'new', price, stock, on_sale, note, tags, created_at,"
             " updated_at FROM (SELECT * FROM products) AS p",

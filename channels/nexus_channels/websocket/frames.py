@@ -48,7 +48,7 @@ class Call(_Frame, tag="call"):
 
     id: Id
     operation: str
-    arguments: msgspec.Raw = msgspec.Raw(b"{}")
+    arguments: msgspec.Raw = msgspec.field(default_factory=lambda: msgspec.Raw(b"{}"))
 
 
 class Ping(_Frame, tag="ping"):
@@ -64,12 +64,14 @@ Frame: TypeAlias = Subscribe | Unsubscribe | Call | Ping
 _decode: Callable[[bytes], Frame] = msgspec.json.Decoder(Frame).decode
 _identify = msgspec.json.Decoder(_Identified).decode
 _encode = msgspec.json.Encoder().encode
-_KINDS = {
-    "subscribe": Arguments("subscribe", Subscribe),
-    "unsubscribe": Arguments("unsubscribe", Unsubscribe),
-    "call": Arguments("call", Call),
-    "ping": Arguments("ping", Ping),
+CLIENT: dict[str, type[msgspec.Struct]] = {
+    "subscribe": Subscribe,
+    "unsubscribe": Unsubscribe,
+    "call": Call,
+    "ping": Ping,
 }
+"""What a client may send."""
+_KINDS = {name: Arguments(name, frame) for name, frame in CLIENT.items()}
 
 
 def read(data: bytes) -> Frame:

@@ -25,7 +25,7 @@ from nexus.call import Call
 CHANNEL = "dataflow_changes"
 
 _CHANGES = """CREATE TABLE IF NOT EXISTS dataflow_changes (
-  seq bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  seq bigint GENERATED ALWAYS AS IDENTITY,
   pos bigint,
   model text NOT NULL,
   pk text NOT NULL,
@@ -38,7 +38,7 @@ _CHANGES = """CREATE TABLE IF NOT EXISTS dataflow_changes (
   old json,
   at timestamptz NOT NULL
 )"""
-# Two parts instead of one index over all: what is written anew touches the one, what is sealed the other.
+# No index over all: what is written anew is in the one, what is sealed in the other.
 _WAITING = "CREATE INDEX IF NOT EXISTS dataflow_changes_waiting ON dataflow_changes (seq) WHERE pos IS NULL"
 _SEALED = (
     "CREATE UNIQUE INDEX IF NOT EXISTS dataflow_changes_pos ON dataflow_changes (pos) WHERE pos IS NOT NULL"
@@ -56,7 +56,7 @@ _READERS = """CREATE UNLOGGED TABLE IF NOT EXISTS dataflow_changes_readers (
   id text PRIMARY KEY,
   until timestamptz NOT NULL
 )"""
-_VERSION = "dataflow sealing 1"
+_VERSION = "dataflow sealing 2"
 # A volatile function sees, in each of its statements, what was committed until then: so the numbers are given
 # to what is there when the head is locked.
 _SEAL = f"""DO $do$
@@ -82,6 +82,8 @@ BEGIN
       GET DIAGNOSTICS sealed = ROW_COUNT;
       IF sealed > 0 THEN
         UPDATE %1$s.dataflow_changes_head SET n = last + sealed;
+        -- What a reader sees must outlast a crash, also where commits are not waited for.
+        PERFORM set_config('synchronous_commit', 'on', true);
         PERFORM pg_notify('{CHANNEL}', '');
       END IF;
       RETURN sealed;
@@ -90,6 +92,9 @@ BEGIN
 END $do$"""
 SYSTEM = (_CHANGES, _WAITING, _SEALED, _HEAD, _FIRST_HEAD, _READERS, _SEAL)
 
+_ARGUMENTS = 100  # of a function, at most
+_GIVEN = "pg_catalog.current_setting('nexus.who', true), pg_catalog.chr(31)"
+_WHO = ", ".join(f"nullif(pg_catalog.split_part({_GIVEN}, {k}), '')" for k in (1, 2, 3, 4))
 _MOMENT = """to_char({} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')"""
 _SYSTEM_FOUND = (
     "SELECT count(*) FROM pg_proc WHERE oid = to_regprocedure(quote_ident(current_schema())"
@@ -156,10 +161,7 @@ def _body(model: Model) -> str:
     # names must not depend on the search path of those programs.
     new, old = _record(model, "NEW"), _record(model, "OLD")
     table = model.table_name
-    return f"""    DECLARE
-      who pg_catalog.text[] := pg_catalog.string_to_array(
-        pg_catalog.current_setting('nexus.who', true), pg_catalog.chr(31), '');
-    BEGIN
+    return f"""    BEGIN
       IF TG_OP OPERATOR(pg_catalog.=) 'TRUNCATE' THEN
         {_log(table, "delete", "one", "NULL", _record(model, "one"), f'FROM %1$s."{table}" AS one')};
         RETURN NULL;
@@ -185,11 +187,14 @@ def _log(table: str, op: str, row: str, after: str, before: str, source: str = "
     return (
         'INSERT INTO %1$s.dataflow_changes (model, pk, op, "row", old, actor, session, run, tenant, at)'
         f" SELECT '{table}', {row}.id::pg_catalog.text, '{op}', {after}, {before},"
-        f" who[1], who[2], who[3], who[4], pg_catalog.clock_timestamp() {source}"
+        f" {_WHO}, pg_catalog.clock_timestamp() {source}"
     )
 
 
 def _record(model: Model, row: str) -> str:
+    if len(model.fields) <= _ARGUMENTS // 2:
+        pairs = ", ".join(f"'{field.name}', {_value(field, row)}" for field in model.fields.values())
+        return f"pg_catalog.json_build_object({pairs})"
     columns = ", ".join(f'{_value(field, row)} AS "{field.name}"' for field in model.fields.values())
     return f"(SELECT pg_catalog.row_to_json(record) FROM (SELECT {columns}) AS record)"
 
@@ -303,12 +308,16 @@ class PostgresqlLog:
 
     async def changed_elsewhere(self, connection: Any, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(connection.notified(CHANNEL), seconds)
+            async with asyncio.timeout(seconds):  # wait_for may lose a cancellation
+                await connection.notified(CHANNEL)
 
     def extent_sql(self) -> str:
         return (
-            "SELECT coalesce(max(seq) - min(seq) + 1, 0), coalesce(extract(epoch FROM now() -"
-            " (SELECT at FROM dataflow_changes ORDER BY seq LIMIT 1)), 0)::float8 FROM dataflow_changes"
+            "SELECT n - floor + (SELECT coalesce(max(seq) - min(seq) + 1, 0) FROM dataflow_changes"
+            " WHERE pos IS NULL), coalesce(extract(epoch FROM now() - coalesce("
+            "(SELECT at FROM dataflow_changes WHERE pos IS NOT NULL ORDER BY pos LIMIT 1),"
+            " (SELECT at FROM dataflow_changes WHERE pos IS NULL ORDER BY seq LIMIT 1))), 0)::float8"
+            " FROM dataflow_changes_head"
         )
 
     def floor_sql(self) -> str:
