@@ -20,6 +20,7 @@ from dataflow.face import Caller
 from dataflow.model import Model
 from dataflow.nodes import model_operations
 from dataflow.options import PREFIX, options_from
+from dataflow.records import TableRecords
 from dataflow.schema import SchemaCache, SchemaMode
 from dataflow.scope import tenant
 from dataflow.store import Store
@@ -35,6 +36,7 @@ from nexus.runtime import Runtime
 T = TypeVar("T", bound=type)
 
 DEFAULT_URL = "sqlite:///data.db"
+SYSTEM_URL = "sqlite:///nexus_platform.db"
 
 
 class DataFlow(Direct):
@@ -57,6 +59,10 @@ class DataFlow(Direct):
     nothing is ever dropped or narrowed. With `auto_migrate=False` that is left to `install`. With
     `existing_schema_mode=True` the database is used as it is, and its changes cannot be followed.
 
+    What the platform keeps for itself, such as the runs of workflows, is in tables `nexus_…` of the same
+    database; in the one of `system_url` where that is given, or DATAFLOW_SYSTEM_URL. With
+    `existing_schema_mode=True` that is by default the file nexus_platform.db in the current folder.
+
     The other options are those of `Options`. Raises DatabaseUrlError for a URL that cannot be used,
     ConfigurationError for options that cannot be honoured, TypeError for those that there are not.
     """
@@ -67,6 +73,7 @@ class DataFlow(Direct):
         *,
         auto_migrate: bool = True,
         existing_schema_mode: bool = False,
+        system_url: str | None = None,
         **options: Any,
     ) -> None:
         url = database_url if database_url is not None else _url_from(os.environ)
@@ -80,6 +87,7 @@ class DataFlow(Direct):
         self.store = Store(self.database)
         self.bulk = Bulk(self.database)
         self.aggregates = Aggregates(self.database)
+        self._records = self._platform_records(system_url)
         self._models: dict[str, Model] = {}
         self._runtimes: list[Runtime] = []
 
@@ -106,6 +114,21 @@ class DataFlow(Direct):
     @property
     def changes(self) -> ChangeLog:
         return self.database.changes
+
+    @property
+    def records(self) -> TableRecords:
+        """What the platform keeps for itself."""
+        return self._records
+
+    def _platform_records(self, system_url: str | None) -> TableRecords:
+        url = system_url or os.environ.get(f"{PREFIX}SYSTEM_URL")
+        if url is None and self.database.mode is SchemaMode.EXISTING:
+            url = SYSTEM_URL
+        self._system = self.database
+        if url is not None:
+            self._system = Database(dialect_for(url))
+            self._system.dialect.makes_log = False
+        return TableRecords(self._system)
 
     def model(self, cls: T | None = None, *, strict: bool = False, skip_validation: bool = False) -> Any:
         """Register a class as a model; a decorator. Its operations appear in every application that has
@@ -175,13 +198,16 @@ class DataFlow(Direct):
         """The statements that the first use of these models runs, by default of all."""
         wanted = names or tuple(self._models)
         plans = [self.database.plan(self._models[name]) for name in wanted]
-        return list(dict.fromkeys(sql for plan in plans for sql in plan))
+        own = self.records.sql() if not names and self._system is self.database else []
+        return list(dict.fromkeys(sql for plan in (*plans, own) for sql in plan))
 
     async def install(self, *names: str) -> list[str]:
         """Make what is missing of these models, by default of all, on purpose; gives their tables. Raises
         SchemaMismatch for what cannot be made, and ConfigurationError in existing_schema_mode."""
         wanted = [self._models[name] for name in names or tuple(self._models)]
         await self.database.install(wanted)
+        if not names and self._system is self.database:
+            await self.records.install()
         return [model.table_name for model in wanted]
 
     @property
@@ -197,6 +223,8 @@ class DataFlow(Direct):
     async def close(self) -> None:
         """Close the connections of the running event loop."""
         await self.database.close()
+        if self._system is not self.database:
+            await self._system.close()
 
     def _operations(self, model: Model) -> list[Operation]:
         return model_operations(model, self.store, self.bulk, self.aggregates)

@@ -13,7 +13,7 @@ from nexus.block import Block
 from nexus.deadline import until
 from nexus.errors import InvalidInput, NexusError, WriteInRead
 from nexus.operation import Effect, Operation
-from nexus.ports import Resource, Terms, Unit
+from nexus.ports import Progress, Resource, Terms, Unit
 from nexus.session import Session
 
 if TYPE_CHECKING:
@@ -24,6 +24,10 @@ USUAL = Terms()
 
 CURRENT: contextvars.ContextVar[Call | None] = contextvars.ContextVar("nexus_call", default=None)
 """The call that the running task works for; what a program does directly joins it."""
+
+NESTED: contextvars.ContextVar[bool] = contextvars.ContextVar("nexus_nested_workflow", default=False)
+"""Whether the running task works inside a workflow that is itself a node of another: of that one, only the
+node is to be seen."""
 
 
 IN_PROCESS = "python"
@@ -36,7 +40,7 @@ class Call:
     Everything that runs inside shares it, and so commits or rolls back together. `atomic` says that the
     call may do more than one thing: its statements then go through one transaction per resource, begun at
     the first of them, by its `terms`. Otherwise its one statement commits by itself; `kept` says that this
-    has happened. After `deadline` statements are cancelled.
+    has happened. After `deadline` statements are cancelled. `progress` is told of a workflow's nodes.
     """
 
     __slots__ = (
@@ -49,6 +53,7 @@ class Call:
         "loop",
         "operation",
         "over",
+        "progress",
         "runtime",
         "session",
         "terms",
@@ -74,6 +79,7 @@ class Call:
         self.atomic = terms is not None or (operation.atomic and operation.effect is Effect.RUN)
         self.kept = False
         self.over = False
+        self.progress: Progress | None = None
         self.written: set[Resource] = set()
         self.loop = asyncio.get_running_loop()
         self._block: Block | None = None
@@ -102,7 +108,13 @@ class Call:
         operation = self.runtime.registry[name] if isinstance(name, str) else name
         self.runtime.policy.check(self.session, operation)
         accepted = operation.arguments.accept(arguments, in_process=self.in_process)
-        return await operation.handler(self, accepted)
+        if self.progress is None or not operation.version:
+            return await operation.handler(self, accepted)
+        before = NESTED.set(True)
+        try:
+            return await operation.handler(self, accepted)
+        finally:
+            NESTED.reset(before)
 
     async def inside(self, terms: Terms = USUAL) -> Call:
         """Begin a part that ends with its own commit or rollback. Of an atomic call it is undone alone and
@@ -117,6 +129,7 @@ class Call:
             deadline=self.deadline,
         )
         part._run_id = self.run_id
+        part.progress = self.progress
         if self.atomic:
             part.written = self.written
             part._block = await self._opened().inside()

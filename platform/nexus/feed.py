@@ -105,6 +105,10 @@ class Feed:
         for tail in _TAILS.get(source, ()):
             tail.wake()
 
+    def is_followed(self, source: ChangeSource) -> bool:
+        """Whether anybody follows `source` in this process."""
+        return bool(_TAILS.get(source))
+
     def open(self) -> None:
         """Take subscriptions, also after a `close`."""
         self._closing = False
