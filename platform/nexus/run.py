@@ -29,15 +29,6 @@ from nexus.run_record import (
 from nexus.session import Session
 
 
-class RunCancelled(NexusError):
-    """Somebody cancelled the run by `runs.cancel`."""
-
-    code = "NX-499"
-    title = "Cancelled"
-    status = 409
-    exit_code = 6
-
-
 @dataclass(frozen=True, slots=True)
 class Work:
     """What is to be run, for whom: what the runtime has checked."""

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from nexus.block import finish
-from nexus.errors import Conflict, InvalidInput, NexusError, NotFound, Unavailable
+from nexus.errors import Conflict, KeyReused, NexusError, NotFound, RunCancelled, Unavailable
 from nexus.feed import Feed
 from nexus.memory_records import MemoryRecords
 from nexus.owner import new_owner
 from nexus.ports import Condition, Records, Row
-from nexus.run import RunCancelled, Running, Work
+from nexus.run import Running, Work
 from nexus.run_feed import RunSource
 from nexus.run_others import LEASE, Others, Pulse
 from nexus.run_record import (
@@ -362,20 +362,6 @@ class Runs:
                 await self.records.delete(RUNS, [("id", "<", beyond[0]["id"] + "0"), ended])
         except NexusError as failure:
             logger.warning("old runs are not deleted: %s", failure)
-
-
-class KeyReused(InvalidInput):
-    """An idempotency key came again with another input."""
-
-    code = "NX-422"
-    title = "Idempotency key reused"
-    status = 422
-
-    def __init__(self, key: str) -> None:
-        super().__init__(
-            f"The idempotency key '{key[:80]}' was used for another input.",
-            remedy="Use a key for one input only.",
-        )
 
 
 def _cancelled(run: Running) -> RunCancelled:
