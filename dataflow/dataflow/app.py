@@ -124,10 +124,7 @@ class DataFlow(Direct):
         url = system_url or os.environ.get(f"{PREFIX}SYSTEM_URL")
         if url is None and self.database.mode is SchemaMode.EXISTING:
             url = SYSTEM_URL
-        self._system = self.database
-        if url is not None:
-            self._system = Database(dialect_for(url))
-            self._system.dialect.makes_log = False
+        self._system = self.database if url is None else Database(dialect_for(url))
         return TableRecords(self._system)
 
     def model(self, cls: T | None = None, *, strict: bool = False, skip_validation: bool = False) -> Any:
