@@ -46,7 +46,7 @@ class TableRecords:
 
     async def insert(self, table: RecordTable, row: Row) -> bool:
         try:
-            await self.write(table, [row], [])
+            await self._write(await self._table(table), table.key, [row], [], hurried=False)
         except Conflict:
             return False
         return True
@@ -54,13 +54,28 @@ class TableRecords:
     async def write(
         self, table: RecordTable, rows: Sequence[Row], changes: Sequence[tuple[str, Row]]
     ) -> None:
-        known = await self._table(table)
+        await self._write(await self._table(table), table.key, rows, changes, hurried=True)
+
+    async def _write(
+        self,
+        known: sa.Table,
+        key_name: str,
+        rows: Sequence[Row],
+        changes: Sequence[tuple[str, Row]],
+        *,
+        hurried: bool,
+    ) -> None:
         statements = [self._insert(known, row) for row in rows]
         for key, change in changes:
-            statements.append(self._change(known, [(table.key, "=", key)], change))
+            statements.append(self._change(known, [(key_name, "=", key)], change))
         for attempt in range(_ATTEMPTS):
             try:
-                await self._run_all(statements)
+                async with self._connection(write=True) as connection:
+                    if hurried:
+                        async with self._database.dialect.hurried(connection):
+                            await _run_all(connection, statements)
+                    else:
+                        await _run_all(connection, statements)
                 return
             except Retryable:
                 if attempt == _ATTEMPTS - 1:
@@ -139,20 +154,6 @@ class TableRecords:
         values = {f"v_{name}": value for name, value in changes.items()}
         return statement.sql, statement.bind(values | _values(where))
 
-    async def _run_all(self, statements: Sequence[tuple[str, list[Any]]]) -> None:
-        async with self._connection(write=True) as connection:
-            if len(statements) == 1:
-                await connection.execute(*statements[0])
-                return
-            await connection.begin(write=True)
-            try:
-                for sql, rows in _grouped(statements):
-                    await connection.execute_each(sql, rows)
-                await connection.commit()
-            except BaseException:
-                await connection.rollback()
-                raise
-
     async def _table(self, table: RecordTable) -> sa.Table:
         found = self._tables.get(table.name)
         if found is None:
@@ -187,6 +188,20 @@ class TableRecords:
             yield connection
         finally:
             slots.give(connection)
+
+
+async def _run_all(connection: Connection, statements: Sequence[tuple[str, list[Any]]]) -> None:
+    if len(statements) == 1:
+        await connection.execute(*statements[0])
+        return
+    await connection.begin(write=True)
+    try:
+        for sql, rows in _grouped(statements):
+            await connection.execute_each(sql, rows)
+        await connection.commit()
+    except BaseException:
+        await connection.rollback()
+        raise
 
 
 def _sa_table(table: RecordTable, dialect: Dialect) -> sa.Table:

@@ -236,13 +236,13 @@ class Records(Protocol):
         """Whether other processes see the same rows."""
 
     async def insert(self, table: RecordTable, row: Row) -> bool:
-        """False, and nothing is written, when a unique value is taken."""
+        """Keep a row for good; False, and nothing is written, when a unique value is taken."""
 
     async def write(
         self, table: RecordTable, rows: Sequence[Row], changes: Sequence[tuple[str, Row]]
     ) -> None:
-        """Insert rows, and change those with these keys, all of it or nothing. Raises Conflict when a
-        unique value is taken."""
+        """Insert rows, and change those with these keys, all of it or nothing. It outlives the process, if
+        perhaps not a failure of the machine. Raises Conflict when a unique value is taken."""
 
     async def change(self, table: RecordTable, where: Sequence[Condition], changes: Row) -> int:
         """Change the rows that match; how many they are."""

@@ -184,6 +184,10 @@ class Dialect(Protocol):
         """While statements make tables, no other process of ours does. Where the database can, what fails
         is undone as a whole."""
 
+    def hurried(self, connection: Any) -> AbstractAsyncContextManager[None]:
+        """What is committed inside outlives this process, though perhaps not a failure of the machine: where
+        the database can, a commit does not wait for the disk. For the platform's own records only."""
+
     def literal(self, field: Field, value: Any) -> str:
         """An encoded value as it is written in SQL, as the default of a column."""
 

@@ -265,6 +265,10 @@ class Mysql:
             if connection.usable:
                 await connection.fetch("SELECT RELEASE_LOCK(%s)", (lock,))
 
+    @asynccontextmanager
+    async def hurried(self, connection: MysqlConnection) -> AsyncIterator[None]:
+        yield  # only the whole server can be told not to wait
+
     def literal(self, field: Field, value: Any) -> str:
         if isinstance(value, bytes):
             return f"(X'{value.hex()}')"

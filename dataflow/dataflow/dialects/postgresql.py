@@ -219,6 +219,15 @@ class Postgresql:
             await connection.rollback()
             raise
 
+    @asynccontextmanager
+    async def hurried(self, connection: PostgresqlConnection) -> AsyncIterator[None]:
+        await connection.fetch("SET synchronous_commit = off")
+        try:
+            yield
+        finally:
+            if connection.usable:
+                await finish(connection.fetch("RESET synchronous_commit"))
+
     def literal(self, field: Field, value: Any) -> str:
         if isinstance(value, bytes):
             return f"'\\x{value.hex()}'"

@@ -195,6 +195,17 @@ class Sqlite:
             await connection.rollback()
             raise
 
+    @asynccontextmanager
+    async def hurried(self, connection: SqliteConnection) -> AsyncIterator[None]:
+        if self._synchronous == "OFF":
+            yield
+            return
+        await connection.fetch("PRAGMA synchronous = NORMAL")
+        try:
+            yield
+        finally:
+            await finish(connection.fetch(f"PRAGMA synchronous = {self._synchronous}"))
+
     def literal(self, field: Field, value: Any) -> str:
         if isinstance(value, bytes):
             return f"X'{value.hex()}'"
