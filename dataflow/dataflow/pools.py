@@ -12,6 +12,8 @@ from dataflow.options import Options
 from dataflow.pool import Care, Slots
 from nexus.errors import Unavailable
 
+_RECORDERS = 2
+
 
 class Pools:
     """To be made in the event loop whose they are. When that is shut down, as `asyncio.run` does at its end,
@@ -36,6 +38,10 @@ class Pools:
         if dialect.writers is not None:
             single = Care(care.patience, 0, care.recycle, care.ping)
             self.writer = Slots(self._opening(dialect.open_writer), dialect.writers, single)
+        # The platform's records do not wait for requests either, where there may be more than one writer.
+        self.records = self.writer
+        if dialect.writers is None:
+            self.records = Slots(self._opening(dialect.open_recorder), _RECORDERS)
         # Following the log must not wait for requests, nor for the one who waits for other programs.
         self.log = Slots(dialect.open_reader, 1)
         self.watch = Slots(dialect.open_reader, 1)
@@ -43,7 +49,7 @@ class Pools:
         self._begin_to_wait()
 
     async def close(self) -> None:
-        for slots in (self.readers, self.log, self.watch, self.writer):
+        for slots in (self.readers, self.log, self.watch, self.records, self.writer):
             await slots.close()
 
     def _opening(self, open_one: Callable[[], Awaitable[Connection]]) -> Callable[[], Awaitable[Connection]]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import operator
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import sqlalchemy as sa
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from dataflow.database import Database
 
 SYSTEM_TABLES = (RUNS,)
+
+_Written: TypeAlias = tuple[str, list[Any]]
 
 _ATTEMPTS = 5
 _TESTS: dict[str, Callable[[Any, Any], Any]] = {
@@ -65,21 +67,39 @@ class TableRecords:
         *,
         hurried: bool,
     ) -> None:
-        statements = [self._insert(known, row) for row in rows]
-        for key, change in changes:
-            statements.append(self._change(known, [(key_name, "=", key)], change))
+        pools, dialect = self._database.pools, self._database.dialect
+        slots = pools.records if hurried else pools.writer
+        updates = [self._change(known, [(key_name, "=", key)], change) for key, change in changes]
         for attempt in range(_ATTEMPTS):
+            connection = await slots.take()
             try:
-                async with self._connection(write=True) as connection:
-                    if hurried:
-                        async with self._database.dialect.hurried(connection):
-                            await _run_all(connection, statements)
-                    else:
-                        await _run_all(connection, statements)
+                async with dialect.hurried(connection) if hurried else nullcontext():
+                    await self._on(connection, known, rows, updates)
                 return
             except Retryable:
                 if attempt == _ATTEMPTS - 1:
                     raise
+            finally:
+                slots.give(connection)
+
+    async def _on(
+        self, connection: Connection, known: sa.Table, rows: Sequence[Row], updates: Sequence[_Written]
+    ) -> None:
+        if len(rows) + len(updates) == 1:
+            await connection.execute(*(updates or [self._insert(known, rows[0])])[0])
+            return
+        await connection.begin(write=True)
+        try:
+            if rows:
+                names = tuple(rows[0])
+                values = [tuple(row[name] for name in names) for row in rows]
+                await self._database.dialect.insert_many(connection, known, names, values, False)
+            for sql, bound in _grouped(updates):
+                await connection.execute_each(sql, bound)
+            await connection.commit()
+        except BaseException:
+            await connection.rollback()
+            raise
 
     async def change(self, table: RecordTable, where: Sequence[Condition], changes: Row) -> int:
         sql, values = self._change(await self._table(table), where, changes)
@@ -134,7 +154,7 @@ class TableRecords:
             sql for table in SYSTEM_TABLES for sql in _made(_sa_table(table, dialect), dialect, again=True)
         ]
 
-    def _insert(self, known: sa.Table, row: Row) -> tuple[str, list[Any]]:
+    def _insert(self, known: sa.Table, row: Row) -> _Written:
         names = tuple(row)
 
         def build() -> sa.Insert:
@@ -143,7 +163,7 @@ class TableRecords:
         statement = self._shapes.statement(("insert", known.name, names), build)
         return statement.sql, statement.bind({f"v_{name}": value for name, value in row.items()})
 
-    def _change(self, known: sa.Table, where: Sequence[Condition], changes: Row) -> tuple[str, list[Any]]:
+    def _change(self, known: sa.Table, where: Sequence[Condition], changes: Row) -> _Written:
         names = tuple(changes)
 
         def build() -> sa.Update:
@@ -188,20 +208,6 @@ class TableRecords:
             yield connection
         finally:
             slots.give(connection)
-
-
-async def _run_all(connection: Connection, statements: Sequence[tuple[str, list[Any]]]) -> None:
-    if len(statements) == 1:
-        await connection.execute(*statements[0])
-        return
-    await connection.begin(write=True)
-    try:
-        for sql, rows in _grouped(statements):
-            await connection.execute_each(sql, rows)
-        await connection.commit()
-    except BaseException:
-        await connection.rollback()
-        raise
 
 
 def _sa_table(table: RecordTable, dialect: Dialect) -> sa.Table:
@@ -268,7 +274,7 @@ def _values(where: Sequence[Condition]) -> dict[str, Any]:
     return {f"w_{place}": value for place, (_, _, value) in enumerate(where) if value is not None}
 
 
-def _grouped(statements: Sequence[tuple[str, list[Any]]]) -> list[tuple[str, list[list[Any]]]]:
+def _grouped(statements: Sequence[_Written]) -> list[tuple[str, list[list[Any]]]]:
     """The values of equal statements together, which are all of them independent of each other."""
     grouped: dict[str, list[list[Any]]] = {}
     for sql, values in statements:

@@ -241,8 +241,9 @@ class Records(Protocol):
     async def write(
         self, table: RecordTable, rows: Sequence[Row], changes: Sequence[tuple[str, Row]]
     ) -> None:
-        """Insert rows, and change those with these keys, all of it or nothing. It outlives the process, if
-        perhaps not a failure of the machine. Raises Conflict when a unique value is taken."""
+        """Insert rows, all of the same columns, and change those with these keys, all of it or nothing. It
+        outlives the process, if perhaps not a failure of the machine. Raises Conflict when a unique value is
+        taken."""
 
     async def change(self, table: RecordTable, where: Sequence[Condition], changes: Row) -> int:
         """Change the rows that match; how many they are."""

@@ -12,9 +12,9 @@ import msgspec
 
 from nexus.block import finish
 from nexus.call import NESTED, Call
-from nexus.errors import NexusError
+from nexus.errors import NexusError, Retryable, RunCancelled, TimedOut, Unavailable
 from nexus.operation import Operation
-from nexus.ports import Record, Row
+from nexus.ports import Row
 from nexus.run_record import (
     OUTPUT_LIMIT,
     State,
@@ -27,6 +27,8 @@ from nexus.run_record import (
     now,
 )
 from nexus.session import Session
+
+_UNHEARD = (RunCancelled, TimedOut, Unavailable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,7 @@ class Running:
         self.state: State = "running"
         self.result: Any = None
         self.nodes: dict[str, dict[str, Any]] = {}
-        self.told: Record | None = None  # what the feed has told of it last
+        self.told: Row | None = None  # what the feed has told of it last
         self.telling = False  # whether the feed is told of it soon
         self.writing: asyncio.Task[None] | None = None  # its first row
         self.changed: Callable[[Running], None] | None = None
@@ -137,8 +139,6 @@ class Running:
 
     def ended(self, state: State, failure: NexusError | None) -> Row:
         """What the row becomes."""
-        call = self._call
-        kept = call is not None and (call.kept or (self.committed and bool(call.written)))
         moment = now()
         for node in self.nodes.values():
             if node["status"] in ("running", "retrying"):
@@ -150,7 +150,7 @@ class Running:
             "nodes": nodes_json(self.nodes) if self.nodes else None,
             "output": bounded_json(self.result, OUTPUT_LIMIT) if state == "done" else None,
             "error": None if failure is None else error_json(failure),
-            "kept": int(kept),
+            "kept": self._kept(failure),
             "cancelled_by": None if self.cancelled_by is None else clipped(self.cancelled_by),
         }
         self.state, self.result = state, None
@@ -162,6 +162,17 @@ class Running:
         if self.state == "running" and self.nodes:
             return {**self.row, "nodes": nodes_json(self.nodes), "cancelled_by": self.cancelled_by}
         return {**self.row, "cancelled_by": self.cancelled_by}
+
+    def _kept(self, failure: NexusError | None) -> int | None:
+        """Whether something was kept of what it wrote; None where that is not known: the last that was
+        heard of a statement that commits, or of the commit, is that it was sent."""
+        call = self._call
+        if call is None or not call.written:
+            return 0
+        if call.kept or self.committed:
+            return 1
+        sent = self.ending or not call.atomic
+        return None if sent and isinstance(failure, _UNHEARD) and not isinstance(failure, Retryable) else 0
 
     def _deliver(self) -> None:
         if self.task is not None and not (self.delivered or self.ending or self.state != "running"):

@@ -20,7 +20,7 @@ import msgspec
 from nexus.errors import CursorExpired, TooLarge
 from nexus.filters import All, Fields, Filter, matches, parse
 from nexus.ports import LoggedChange, LogHead, Record, Row, Snapshot
-from nexus.run_record import RunSummary, clipped, run_from
+from nexus.run_record import SUMMARY_COLUMNS, RunSummary, clipped, run_from
 from nexus.session import ALL, Session
 
 TOPIC = "runs"
@@ -30,6 +30,7 @@ _FIELDS = (
     *RunSummary.__struct_fields__,
     "nodes",
 )
+_TOLD = (*SUMMARY_COLUMNS, "nodes")
 _GRAMMAR = Fields(
     TOPIC,
     frozenset(_FIELDS),
@@ -51,31 +52,19 @@ class RunSource:
         self._look = look
         self._recent = recent
         self._epoch = os.urandom(16)
-        self._log: deque[LoggedChange] = deque(maxlen=_KEPT)
+        self._log: deque[_Told] = deque(maxlen=_KEPT)
         self._numbers = itertools.count(1)
         self._pos = 0
         self._lock = threading.Lock()
 
-    def tell(self, row: Row, old: Record | None) -> Record:
-        """Append what became of a run; gives the record that was told."""
-        record = _record(row)
+    def tell(self, row: Row, old: Row | None) -> Row:
+        """Append what became of a run, which was told of as `old` before; gives what was told. It is made a
+        record of when somebody reads it."""
+        told = {name: row[name] for name in _TOLD}
         with self._lock:
             self._pos = next(self._numbers)
-            self._log.append(
-                LoggedChange(
-                    pos=self._pos,
-                    topic=TOPIC,
-                    key=row["id"],
-                    record=record,
-                    old=old,
-                    actor=row["actor"],
-                    session=row["session"],
-                    run=row["id"],
-                    tenant=row["tenant"],
-                    at=row["changed"],
-                )
-            )
-        return record
+            self._log.append(_Told(self._pos, told, old))
+        return told
 
     def has(self, topic: str) -> bool:
         return self.open and topic == TOPIC
@@ -86,7 +75,7 @@ class RunSource:
     def parse(self, topic: str, where: object, session: Session) -> Filter:
         narrowed = [parse(where, _GRAMMAR)]
         if session.tenant is not None:
-            narrowed.append(_equal("tenant", session.tenant))
+            narrowed.append(_equal("tenant", clipped(session.tenant)))
         if ALL not in session.scopes:
             narrowed.append(_equal("user", clipped(session.user)))
         return narrowed[0] if len(narrowed) == 1 else All(tuple(narrowed))
@@ -94,10 +83,10 @@ class RunSource:
     def fields(self, topic: str) -> tuple[str, ...]:
         return _FIELDS
 
-    def last(self, key: str) -> Record | None:
+    def last(self, key: str) -> Row | None:
         """What was told last of a run, if it is still kept."""
         with self._lock:
-            return next((change.record for change in reversed(self._log) if change.key == key), None)
+            return next((told.row for told in reversed(self._log) if told.row["id"] == key), None)
 
     async def head(self, topic: str) -> LogHead:
         await self._look()
@@ -108,7 +97,8 @@ class RunSource:
         with self._lock:
             if after < self._head().floor:
                 raise CursorExpired("The changes that come next are no longer kept.")
-            return [change for change in self._log if change.pos > after][:limit]
+            told = [each for each in self._log if each.pos > after][:limit]
+        return [each.change() for each in told]
 
     async def snapshot(self, topic: str, where: Filter, limit: int, session: Session) -> Snapshot:
         """What the rows say, corrected by what was told since they began to be read."""
@@ -116,9 +106,9 @@ class RunSource:
         before = self._pos
         found = {row["id"]: _record(row) for row in reversed(await self._recent(limit + 1))}
         with self._lock:
-            for change in self._log:
-                if change.pos > before and change.record is not None:
-                    found[change.key] = change.record
+            for told in self._log:
+                if told.pos > before:
+                    found[told.row["id"]] = _record(told.row)
             head = self._head()
         records = [record for record in found.values() if matches(where, record)]
         if len(records) > limit:
@@ -132,6 +122,35 @@ class RunSource:
     def _head(self) -> LogHead:
         floor = self._log[0].pos - 1 if self._log else 0
         return LogHead(self._epoch, self._pos, floor)
+
+
+class _Told:
+    """What became of a run, and what it was before."""
+
+    __slots__ = ("_change", "old", "pos", "row")
+
+    def __init__(self, pos: int, row: Row, old: Row | None) -> None:
+        self.pos = pos
+        self.row = row
+        self.old = old
+        self._change: LoggedChange | None = None
+
+    def change(self) -> LoggedChange:
+        if self._change is None:
+            row = self.row
+            self._change = LoggedChange(
+                pos=self.pos,
+                topic=TOPIC,
+                key=row["id"],
+                record=_record(row),
+                old=None if self.old is None else _record(self.old),
+                actor=row["actor"],
+                session=row["session"],
+                run=row["id"],
+                tenant=row["tenant"],
+                at=row["changed"],
+            )
+        return self._change
 
 
 def _equal(field: str, value: str) -> Filter:

@@ -66,6 +66,9 @@ class Pulse:
             except NexusError as failure:
                 logger.warning("whether runs are to be cancelled is not known: %s", failure)
                 continue
+            except Exception:
+                logger.exception("whether runs are to be cancelled is not known")
+                continue
             for row in found:
                 cancel(row["id"], row["cancelled_by"])
 
@@ -78,6 +81,8 @@ class Pulse:
                 await self._records.change(RUNS, self._mine, {"lease": now(LEASE)})
             except NexusError as failure:
                 logger.warning("the leases of runs are not renewed: %s", failure)
+            except Exception:
+                logger.exception("the leases of runs are not renewed")
 
 
 class Others:

@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 from msgspec import inspect
 
-from nexus.errors import NexusError
+from nexus.errors import InvalidInput, NexusError
 from nexus.operation import Operation
 from nexus.ports import Column, RecordTable, Row
 from nexus.session import ALL, Session
@@ -51,7 +51,7 @@ SUMMARY_COLUMNS = tuple(
 
 class RunSummary(msgspec.Struct, kw_only=True):
     """A run as a list shows it. `kept` says that something which it wrote was committed, even if it failed
-    later; `version` is a digest of the workflow's declaration."""
+    later, and is null where that cannot be known; `version` is a digest of the workflow's declaration."""
 
     id: str
     workflow: str
@@ -64,7 +64,7 @@ class RunSummary(msgspec.Struct, kw_only=True):
     started: str
     finished: str | None
     seconds: float | None
-    kept: bool
+    kept: bool | None
     cancel_requested: bool
     error: dict[str, Any] | None
 
@@ -112,8 +112,12 @@ def digest(*parts: str) -> str:
 
 
 def input_digest(arguments: msgspec.Struct) -> str:
-    """Equal for equal arguments."""
-    return hashlib.sha256(msgspec.json.encode(arguments, enc_hook=repr, order="sorted")).hexdigest()
+    """Equal for equal arguments. Raises InvalidInput for those that cannot be compared."""
+    try:
+        text = msgspec.json.encode(arguments, enc_hook=repr, order="sorted")
+    except Exception as failure:  # whatever a value's own code raises
+        raise InvalidInput("An input that JSON cannot hold cannot have an idempotency key.") from failure
+    return hashlib.sha256(text).hexdigest()
 
 
 def inputs_json(operation: Operation, arguments: msgspec.Struct) -> str:
@@ -175,7 +179,7 @@ def run_from(row: Row) -> Run:
 def may_see(session: Session, row: Row) -> bool:
     """A session sees the runs of its own user; one that may do everything, those of all. Neither sees those
     of another tenant."""
-    if session.tenant is not None and row["tenant"] != session.tenant:
+    if session.tenant is not None and row["tenant"] != clipped(session.tenant):
         return False
     return ALL in session.scopes or row["actor"] == clipped(session.user)
 
@@ -194,7 +198,7 @@ def _summary(row: Row) -> dict[str, Any]:
         "started": started,
         "finished": finished,
         "seconds": None if finished is None else _between(started, finished),
-        "kept": bool(row["kept"]),
+        "kept": None if row["kept"] is None else bool(row["kept"]),
         "cancel_requested": row["cancelled_by"] is not None,
         "error": _read(row["error"]),
     }

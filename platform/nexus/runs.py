@@ -44,8 +44,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("nexus")
 
 _CLAIMS = 3  # the run that has a key may be deleted just then
-_PRUNED_EACH = 64
-_MOST_PRUNED = 1000
+_PRUNED_EACH = 64  # of so many runs one looks after old ones: a process may run but a single one
+_PRUNED_AGAIN = 60.0
 _TOLD_EACH = 0.1
 _FEW_NODES = 50
 _UNTIL_CANCELLED = 5.0
@@ -77,6 +77,7 @@ class Runs:
         self._pulses: dict[asyncio.AbstractEventLoop, Pulse] = {}
         self._closing = False
         self._complained = False
+        self._prune_next = 0.0
 
     async def run(
         self, runtime: Runtime, work: Work, *, key: str | None = None, background: bool = False
@@ -111,7 +112,7 @@ class Runs:
         """Summaries, newest first, from after the run `after`."""
         where: list[Condition] = []
         if session.tenant is not None:
-            where.append(("tenant", "=", session.tenant))
+            where.append(("tenant", "=", clipped(session.tenant)))
         if ALL not in session.scopes:
             where.append(("actor", "=", clipped(session.user)))
         if workflow is not None:
@@ -291,7 +292,9 @@ class Runs:
 
         async def after() -> None:
             self._active.pop(run.id, None)
-            if random.random() * _PRUNED_EACH < 1:
+            moment = time.monotonic()
+            if random.random() * _PRUNED_EACH < 1 and moment >= self._prune_next:
+                self._prune_next = moment + _PRUNED_AGAIN
                 await self._prune()
 
         written = self._writer.change(self.records, run.writing, dict(run.row), changes, after)

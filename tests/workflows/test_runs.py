@@ -163,6 +163,21 @@ async def test_a_task_that_is_cancelled_while_it_commits_is_recorded_as_what_it_
     assert states <= {"done", "cancelled"}
 
 
+async def test_of_a_statement_that_commits_by_itself_no_more_is_said_than_is_known(shop: Nexus) -> None:
+    await run(shop, "make", name="first")
+    for delay in range(12):
+        task = asyncio.create_task(run(shop, "make", name=f"n{delay}"))
+        await asyncio.sleep(delay * 0.0007)
+        task.cancel()
+        await asyncio.wait({task})
+        there = await run(shop, "products.count", filter={"name": f"n{delay}"})
+        for record in (await run(shop, "runs.list", limit=1)).records:
+            found = await run(shop, "runs.get", id=record.id)
+            if found.inputs == {"name": f"n{delay}"}:
+                assert found.kept in (None, there.count == 1), found
+                assert found.state == "cancelled" or there.count == 1
+
+
 async def test_at_once_there_is_one_run_for_a_key(shop: Nexus) -> None:
     answers = await asyncio.gather(*(run(shop, "make", name="Lamp", key="k") for _ in range(20)))
     assert len({answer.run_id for answer in answers}) == 1

@@ -9,7 +9,7 @@ import logging
 import uuid
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import aiomysql
@@ -197,6 +197,7 @@ class Mysql:
         return connection
 
     open_writer = open_reader
+    open_recorder = open_reader
 
     async def _cancel(self, what: str) -> None:
         """KILL something, on a connection of its own: the one that is to be helped is busy."""
@@ -265,9 +266,8 @@ class Mysql:
             if connection.usable:
                 await connection.fetch("SELECT RELEASE_LOCK(%s)", (lock,))
 
-    @asynccontextmanager
-    async def hurried(self, connection: MysqlConnection) -> AsyncIterator[None]:
-        yield  # only the whole server can be told not to wait
+    def hurried(self, connection: MysqlConnection) -> AbstractAsyncContextManager[None]:
+        return contextlib.nullcontext()  # only the whole server can be told not to wait
 
     def literal(self, field: Field, value: Any) -> str:
         if isinstance(value, bytes):

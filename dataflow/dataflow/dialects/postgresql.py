@@ -7,7 +7,7 @@ import datetime
 import uuid
 import zlib
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Any
 
 import asyncpg
@@ -188,6 +188,15 @@ class Postgresql:
 
     open_writer = open_reader
 
+    async def open_recorder(self) -> PostgresqlConnection:
+        connection = await self.open_reader()
+        try:
+            await connection.fetch("SET synchronous_commit = off")
+        except BaseException:
+            await connection.close()
+            raise
+        return connection
+
     def system_sql(self) -> list[str]:
         return []
 
@@ -219,14 +228,8 @@ class Postgresql:
             await connection.rollback()
             raise
 
-    @asynccontextmanager
-    async def hurried(self, connection: PostgresqlConnection) -> AsyncIterator[None]:
-        await connection.fetch("SET synchronous_commit = off")
-        try:
-            yield
-        finally:
-            if connection.usable:
-                await finish(connection.fetch("RESET synchronous_commit"))
+    def hurried(self, connection: PostgresqlConnection) -> AbstractAsyncContextManager[None]:
+        return nullcontext()  # recorders have connections of their own
 
     def literal(self, field: Field, value: Any) -> str:
         if isinstance(value, bytes):

@@ -161,6 +161,8 @@ class Sqlite:
             raise
         return connection
 
+    open_recorder = open_writer
+
     def system_sql(self) -> list[str]:
         return [*sqlite_log.SYSTEM_TABLES, sqlite_log.FIRST_HEAD]
 
