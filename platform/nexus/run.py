@@ -59,6 +59,7 @@ class Running:
         self.result: Any = None
         self.nodes: dict[str, dict[str, Any]] = {}
         self.told: Row | None = None  # what the feed has told of it last
+        self.unattended = False  # in the background
         self.telling = False  # whether the feed is told of it soon
         self.writing: asyncio.Task[None] | None = None  # its first row
         self.changed: Callable[[Running], None] | None = None

@@ -13,7 +13,7 @@ import logging
 import weakref
 from collections.abc import Awaitable, Callable
 
-from nexus.errors import NexusError
+from nexus.errors import NexusError, SchemaMismatch
 from nexus.ports import Records, Row
 from nexus.run_record import RUNS
 
@@ -99,7 +99,11 @@ class _Queue:
     ) -> None:
         if begun is not None:
             await asyncio.wait({begun})
-        known = begun is None or begun.exception() is None
+        failed = None if begun is None else begun.exception()
+        if isinstance(failed, SchemaMismatch):  # there is no table, and that has been said
+            await after()
+            return
+        known = failed is None
         for seconds in (*_AGAIN, None):
             try:
                 if known:

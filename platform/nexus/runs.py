@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import random
 import time
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -67,17 +69,23 @@ class Runs:
     def __init__(self, feed: Feed, keeping: Keeping) -> None:
         self.records: Records = MemoryRecords()
         self.source = RunSource(self._look, self._recent)
-        self.owner = new_owner()
         self.background: set[asyncio.Task[Any]] = set()
         self._feed = feed
         self._keeping = keeping
-        self._active: dict[str, Running] = {}
         self._writer = RunWriter()
-        self._others = Others(self.owner)
-        self._pulses: dict[asyncio.AbstractEventLoop, Pulse] = {}
         self._closing = False
         self._complained = False
         self._prune_next = 0.0
+        self._begin_process()
+        _ALL.add(self)
+
+    def _begin_process(self) -> None:
+        """Nothing goes on in this process yet; after a fork, what the parent runs is another's."""
+        self.owner = new_owner()
+        self.background.clear()
+        self._active: dict[str, Running] = {}
+        self._others = Others(self.owner)
+        self._pulses: dict[asyncio.AbstractEventLoop, Pulse] = {}
 
     async def run(
         self, runtime: Runtime, work: Work, *, key: str | None = None, background: bool = False
@@ -97,6 +105,7 @@ class Runs:
             return repeated(earlier, work.operation)
         if not background:
             return await self._perform(runtime, run)
+        run.unattended = True
         task = asyncio.create_task(self._unattended(runtime, run), name=f"nexus-run-{run.id}")
         self.background.add(task)
         task.add_done_callback(self.background.discard)
@@ -136,8 +145,9 @@ class Runs:
         row = await self._row(identity, session)
         run = self._active.get(identity)
         if run is not None:
-            if not run.cancel(session.user) or run.task is asyncio.current_task():
-                logger.debug("the run %s ends by itself", identity)
+            run.cancel(session.user)
+            if run.task is asyncio.current_task():
+                return run_from(row)  # it cannot wait for its own end
         elif row["state"] == "running":
             flag: list[Condition] = [("id", "=", identity), ("state", "=", "running")]
             await self.records.change(RUNS, flag, {"cancelled_by": clipped(session.user), "changed": now()})
@@ -145,8 +155,6 @@ class Runs:
         while row["state"] == "running" and time.monotonic() < until:
             await asyncio.sleep(0.02 if run is not None else 0.1)
             row = await self._row(identity, session)
-            if run is not None and run.task is asyncio.current_task():
-                break
         if row["state"] not in ("running", "cancelled"):
             raise Conflict(f"The run {identity} was not cancelled: it is {row['state']}.")
         return run_from(row)
@@ -167,6 +175,9 @@ class Runs:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks, timeout=_LAST_WORDS)
+        for run in list(self._active.values()):
+            if run.loop is loop and run.unattended and run.task is None and run.state == "running":
+                await self._end(run, "cancelled")  # its task was cancelled before it began
         pulse = self._pulses.pop(loop, None)
         if pulse is not None:
             await pulse.stop()
@@ -201,7 +212,7 @@ class Runs:
             raise
         if writing.done() and (failure := writing.exception()) is not None:
             if needed:
-                del self._active[run.id]
+                await self._end(run, "failed", failure if isinstance(failure, NexusError) else None)
                 raise failure
             if not self._complained:
                 self._complained = True
@@ -365,6 +376,18 @@ class Runs:
                 await self.records.delete(RUNS, [("id", "<", beyond[0]["id"] + "0"), ended])
         except NexusError as failure:
             logger.warning("old runs are not deleted: %s", failure)
+
+
+_ALL: weakref.WeakSet[Runs] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for runs in list(_ALL):
+        runs._begin_process()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def _cancelled(run: Running) -> RunCancelled:

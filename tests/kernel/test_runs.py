@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Annotated, Any
@@ -199,6 +201,47 @@ async def test_the_background_has_room_for_so_many(work: Work) -> None:
         listed = await run(app, "runs.list", state="cancelled")
         assert listed.count == 2
         assert listed.records[0].error["code"] == "NX-499"
+
+
+async def test_what_was_cancelled_before_its_first_step_is_recorded(work: Work) -> None:
+    app = Nexus(channels=[])
+    app.operation(work.operation)
+    async with app.running():
+        await run(app, "work", seconds=60, background=True)
+        for task in app.runtime.runs.background:  # type: ignore[union-attr]
+            task.cancel()
+    assert work.begun == 0
+    async with app.running():
+        assert (await only(app)).state == "cancelled"
+
+
+def test_after_a_fork_the_parents_runs_are_anothers() -> None:
+    program = """
+import os
+from nexus import Nexus
+from nexus.owner import is_alive
+runs = Nexus(channels=[]).runtime.runs
+parent = runs.owner
+runs._active["x"] = object()
+if (child := os.fork()) == 0:
+    assert runs.owner != parent and is_alive(runs.owner) and is_alive(parent)
+    assert runs._active == {}
+    os._exit(0)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+assert runs.owner == parent and list(runs._active) == ["x"]
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=30)
+
+
+async def test_a_run_that_cancels_itself_does_not_wait_for_itself(app: Nexus) -> None:
+    async def own(call: Call, given: Given) -> None:
+        await run(app, "runs.cancel", id=call.run_id)
+        await asyncio.sleep(60)
+
+    app.operation(Operation("own", own, Given, recorded=True, version="1"))
+    with pytest.raises(RunCancelled):
+        await run(app, "own")
+    assert (await only(app)).state == "cancelled"
 
 
 async def test_the_same_key_and_input_is_the_same_run(app: Nexus, work: Work) -> None:
