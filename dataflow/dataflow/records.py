@@ -69,12 +69,17 @@ class TableRecords:
     ) -> None:
         pools, dialect = self._database.pools, self._database.dialect
         slots = pools.records if hurried else pools.writer
-        updates = [self._change(known, [(key_name, "=", key)], change) for key, change in changes]
+        replaced = [row for _, row in changes if len(row) == len(known.c)]
+        updates = [
+            self._change(known, [(key_name, "=", key)], change)
+            for key, change in changes
+            if len(change) < len(known.c)
+        ]
         for attempt in range(_ATTEMPTS):
             connection = await slots.take()
             try:
                 async with dialect.hurried(connection) if hurried else nullcontext():
-                    await self._on(connection, known, rows, updates)
+                    await self._on(connection, known, rows, replaced, updates)
                 return
             except Retryable:
                 if attempt == _ATTEMPTS - 1:
@@ -83,23 +88,42 @@ class TableRecords:
                 slots.give(connection)
 
     async def _on(
-        self, connection: Connection, known: sa.Table, rows: Sequence[Row], updates: Sequence[_Written]
+        self,
+        connection: Connection,
+        known: sa.Table,
+        rows: Sequence[Row],
+        replaced: Sequence[Row],
+        updates: Sequence[_Written],
     ) -> None:
-        if len(rows) + len(updates) == 1:
+        """Whole rows that are to be replaced are deleted and inserted: two statements, however many they
+        are."""
+        if not replaced and len(rows) + len(updates) == 1:
             await connection.execute(*(updates or [self._insert(known, rows[0])])[0])
             return
         await connection.begin(write=True)
         try:
-            if rows:
-                names = tuple(rows[0])
-                values = [tuple(row[name] for name in names) for row in rows]
-                await self._database.dialect.insert_many(connection, known, names, values, False)
+            if replaced:
+                await self._delete_rows(connection, known, replaced)
+            for same in (rows, replaced):
+                if same:
+                    names = tuple(same[0])
+                    values = [tuple(row[name] for name in names) for row in same]
+                    await self._database.dialect.insert_many(connection, known, names, values, False)
             for sql, bound in _grouped(updates):
                 await connection.execute_each(sql, bound)
             await connection.commit()
         except BaseException:
             await connection.rollback()
             raise
+
+    async def _delete_rows(self, connection: Connection, known: sa.Table, rows: Sequence[Row]) -> None:
+        dialect = self._database.dialect
+        (key,) = known.primary_key
+        statement = self._shapes.statement(
+            ("delete rows", known.name), lambda: sa.delete(known).where(dialect.in_list(key, "keys"))
+        )
+        keys = dialect.list_parameter([row[key.name] for row in rows])
+        await connection.execute(statement.sql, statement.bind({"keys": keys}))
 
     async def change(self, table: RecordTable, where: Sequence[Condition], changes: Row) -> int:
         sql, values = self._change(await self._table(table), where, changes)

@@ -23,6 +23,7 @@ PATIENCE = 1.0
 _AGAIN = (0.2, 1.0, 3.0, 10.0, 30.0)
 _LAST_WORDS = 2.0
 _MOST_AT_ONCE = 200
+_REPLACED = 5
 
 
 class RunWriter:
@@ -69,7 +70,7 @@ class _Queue:
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[None]] = set()
         self._busy = False
-        self._waiting: list[tuple[Row | None, tuple[str, Row] | None, asyncio.Future[None]]] = []
+        self._waiting: list[tuple[Row | None, tuple[Row, Row] | None, asyncio.Future[None]]] = []
         self._closing = asyncio.Event()
 
     def spawn(self, work: Callable[[_Queue], Awaitable[None]]) -> asyncio.Task[None]:
@@ -81,7 +82,7 @@ class _Queue:
         task.add_done_callback(self._forget)
         return task
 
-    async def write(self, records: Records, row: Row | None, change: tuple[str, Row] | None) -> None:
+    async def write(self, records: Records, row: Row | None, change: tuple[Row, Row] | None) -> None:
         if not self._busy:
             await self._write(records, [row] if row else [], [change] if change else [])
             return
@@ -107,7 +108,7 @@ class _Queue:
         for seconds in (*_AGAIN, None):
             try:
                 if known:
-                    await self.write(records, None, (row["id"], changes))
+                    await self.write(records, None, (row, changes))
                 else:
                     await self.write(records, row, None)
                 break
@@ -131,10 +132,13 @@ class _Queue:
         if not task.cancelled():
             task.exception()  # whoever waits for it has it; nobody may
 
-    async def _write(self, records: Records, rows: list[Row], changes: list[tuple[str, Row]]) -> None:
+    async def _write(self, records: Records, rows: list[Row], changes: list[tuple[Row, Row]]) -> None:
+        """A single change is what differs; several are whole rows, which a store can put in place at once."""
+        few = len(changes) < _REPLACED
         self._busy = True
         try:
-            await records.write(RUNS, rows, changes)
+            given = [(row["id"], change if few else row) for row, change in changes]
+            await records.write(RUNS, rows, given)
         finally:
             self._busy = False
             if self._waiting:
@@ -145,7 +149,7 @@ class _Queue:
     async def _write_waiting(
         self,
         records: Records,
-        waiting: list[tuple[Row | None, tuple[str, Row] | None, asyncio.Future[None]]],
+        waiting: list[tuple[Row | None, tuple[Row, Row] | None, asyncio.Future[None]]],
     ) -> None:
         try:
             await self._write(
