@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from typing import Any
 
 from nexus import plugins
@@ -92,7 +92,7 @@ class Nexus:
         if not isinstance(name, str):
             raise RegistrationError("register() takes the name first, then the workflow.")
         made: Operation = workflow.as_operation(name, self.registry)
-        self._add(made if record else replace(made, recorded=False))
+        self._add(made if record else dataclasses.replace(made, recorded=False))
 
     def operation(self, function: Any) -> Operation:
         """Offer an async function `(call, **arguments)` as an operation of its own name; a decorator."""

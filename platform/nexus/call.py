@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from nexus.block import Block
 from nexus.deadline import until
-from nexus.errors import InvalidInput, NexusError, WriteInRead
+from nexus.errors import (
+    InvalidInput,
+    NexusError,
+    Retryable,
+    RunCancelled,
+    TimedOut,
+    Unavailable,
+    WriteInRead,
+)
 from nexus.operation import Effect, Operation
 from nexus.ports import Progress, Resource, Terms, Unit
 from nexus.session import Session
@@ -40,10 +48,12 @@ class Call:
     Everything that runs inside shares it, and so commits or rolls back together. `atomic` says that the
     call may do more than one thing: its statements then go through one transaction per resource, begun at
     the first of them, by its `terms`. Otherwise its one statement commits by itself; `kept` says that this
-    has happened. After `deadline` statements are cancelled. `progress` is told of a workflow's nodes.
+    has happened, `unsure` that a part may have been committed and nobody heard. After `deadline` statements
+    are cancelled. `progress` is told of a workflow's nodes.
     """
 
     __slots__ = (
+        "_around",
         "_block",
         "_run_id",
         "atomic",
@@ -57,6 +67,7 @@ class Call:
         "runtime",
         "session",
         "terms",
+        "unsure",
         "written",
     )
 
@@ -82,6 +93,8 @@ class Call:
         self.progress: Progress | None = None
         self.written: set[Resource] = set()
         self.loop = asyncio.get_running_loop()
+        self.unsure = False
+        self._around: Call | None = None
         self._block: Block | None = None
         self._run_id: str | None = None
 
@@ -130,7 +143,9 @@ class Call:
         )
         part._run_id = self.run_id
         part.progress = self.progress
-        if self.atomic:
+        if not self.atomic:
+            part._around = self
+        else:
             part.written = self.written
             part._block = await self._opened().inside()
         return part
@@ -185,8 +200,14 @@ class Call:
         """Commit what is open. Work on several resources commits one after the other: a failure rolls the
         remaining ones back, and says so."""
         self.over = True
-        if self._block is not None:
+        if self._block is None:
+            return
+        try:
             await self._block.keep()
+        except BaseException as failure:
+            if self._around is not None and is_unheard(failure):
+                self._around.unsure = True
+            raise
 
     async def rollback(self) -> None:
         self.over = True
@@ -217,6 +238,12 @@ class Call:
 
     async def _begin(self, resource: Resource) -> Unit:
         return await resource.begin(self)
+
+
+def is_unheard(failure: BaseException | None) -> bool:
+    """Whether what was to be committed may have been, for all that is known after this failure."""
+    unheard = (asyncio.CancelledError, RunCancelled, TimedOut, Unavailable)
+    return isinstance(failure, unheard) and not isinstance(failure, Retryable)
 
 
 def is_in_process(channel: str) -> bool:

@@ -11,8 +11,8 @@ from typing import Any
 import msgspec
 
 from nexus.block import finish
-from nexus.call import NESTED, Call
-from nexus.errors import NexusError, Retryable, RunCancelled, TimedOut, Unavailable
+from nexus.call import NESTED, Call, is_unheard
+from nexus.errors import NexusError
 from nexus.operation import Operation
 from nexus.ports import Row
 from nexus.run_record import (
@@ -27,8 +27,6 @@ from nexus.run_record import (
     now,
 )
 from nexus.session import Session
-
-_UNHEARD = (RunCancelled, TimedOut, Unavailable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,12 +166,12 @@ class Running:
         """Whether something was kept of what it wrote; None where that is not known: the last that was
         heard of a statement that commits, or of the commit, is that it was sent."""
         call = self._call
-        if call is None or not call.written:
+        if call is None:
             return 0
-        if call.kept or self.committed:
+        if call.kept or (self.committed and call.written):
             return 1
-        sent = self.ending or not call.atomic
-        return None if sent and isinstance(failure, _UNHEARD) and not isinstance(failure, Retryable) else 0
+        sent = call.unsure or (bool(call.written) and (self.ending or not call.atomic))
+        return None if sent and is_unheard(failure) else 0
 
     def _deliver(self) -> None:
         if self.task is not None and not (self.delivered or self.ending or self.state != "running"):

@@ -260,7 +260,7 @@ async def test_a_key_of_what_goes_on_gives_where_it_is(app: Nexus, work: Work) -
     started = await run(app, "work", seconds=0.1, key="k", background=True)
     again = await run(app, "work", seconds=0.1, key="k")
     assert (again.run_id, again.state) == (started.run_id, "running")
-    await until(lambda: work.ended)
+    await until(lambda: not app.runtime.runs.background)  # type: ignore[union-attr]
     assert (await run(app, "work", seconds=0.1, key="k"))["run"] == started.run_id
 
 
@@ -458,6 +458,75 @@ async def test_nothing_is_offered_before_there_is_anything_to_run() -> None:
     app.operation(Work().operation)
     assert {"runs.list", "runs.get", "runs.cancel"} <= {operation.name for operation in app.registry.public()}
     assert app.feed.topics() == ["runs"]
+
+
+class Slow:
+    """A resource whose commit takes its time."""
+
+    def __init__(self) -> None:
+        self.committing = asyncio.Event()
+        self.kept = 0
+
+    @property
+    def changes(self) -> None:
+        return None
+
+    @property
+    def connection(self) -> Slow:
+        return self
+
+    def lend(self, call: Call, *, write: bool) -> Any:
+        raise AssertionError("everything here is a transaction")
+
+    async def begin(self, call: Call) -> Slow:
+        return self
+
+    async def commit(self) -> None:
+        self.committing.set()
+        await asyncio.sleep(0.05)
+        self.kept += 1
+
+    async def rollback(self) -> None:
+        pass
+
+    async def savepoint(self, name: str) -> None:
+        pass
+
+    release = undo = savepoint
+
+
+@pytest.mark.parametrize(
+    ("whole", "by", "state", "kept"),
+    [
+        # A commit is carried to its end: then the run is done, though who waited for it has gone.
+        (True, "task", "done", True),
+        (False, "task", "cancelled", None),
+        (False, "runs.cancel", "cancelled", None),
+    ],
+)
+async def test_a_commit_is_never_told_of_falsely(
+    app: Nexus, whole: bool, by: str, state: str, kept: bool | None
+) -> None:
+    slow = Slow()
+
+    async def write(call: Call, given: Given) -> None:
+        part = call if whole else await call.inside()
+        async with part.connection(slow, write=True):
+            pass
+        if not whole:
+            await part.commit()
+
+    app.operation(Operation("write", write, Given, recorded=True, version="1", atomic=whole))
+    task = asyncio.create_task(run(app, "write"))
+    await slow.committing.wait()
+    if by == "task":
+        task.cancel()
+    else:
+        await run(app, by, id=(await only(app)).id)
+    await asyncio.wait({task})
+    assert task.cancelled() == (by == "task")
+    found = await only(app)
+    assert (found.state, found.kept, slow.kept) == (state, kept, 1)
 
 
 async def test_a_workflow_inside_another_is_one_node(app: Nexus) -> None:
