@@ -216,7 +216,7 @@ class TableRecords:
                         f"There is no table '{table.name}', and auto_migrate is off.",
                         remedy=f"Call db.install(), or run: {shown}",
                     )
-                async with dialect.alone(connection, _named(table.name)):
+                async with dialect.alone(connection, _as_model(made)):
                     if not await _is_there(connection, made, dialect):
                         for sql in _made(made, dialect):
                             await connection.run(sql)
@@ -269,12 +269,14 @@ def _made(table: sa.Table, dialect: Dialect, *, again: bool = False) -> list[str
 
 
 async def _is_there(connection: Connection, table: sa.Table, dialect: Dialect) -> bool:
-    return bool((await dialect.found(connection, _named(table.name))).columns)
+    return bool((await dialect.found(connection, _as_model(table))).columns)
 
 
-def _named(table_name: str) -> Model:
-    """As much of a model as dialects look at to find a table."""
-    return Model(table_name, table_name, table_name, MappingProxyType({}), generates_id=False)
+def _as_model(table: sa.Table) -> Model:
+    """As much of a model as dialects look at to find a table: its name, and its key."""
+    (key,) = table.primary_key
+    fields = MappingProxyType({key.name: Field(key.name, Kind.TEXT, str, length=255)})
+    return Model(table.name, table.name, table.name, fields, generates_id=False)
 
 
 def _given(table: sa.Table, name: str) -> sa.BindParameter[Any]:

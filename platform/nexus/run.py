@@ -129,7 +129,7 @@ class Running:
             "status": status,
             "started": started,
             "seconds": round(seconds, 6),
-            "times": 1 if known is None else known["times"],
+            "times": (1 if known is None else known["times"]) + (status == "retrying"),
         }
         if error is not None:
             shown["error"] = {"code": error.code, "detail": error.detail}
