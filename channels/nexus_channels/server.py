@@ -15,6 +15,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from types import FrameType
+from typing import Any
 
 import uvicorn
 
@@ -123,14 +124,22 @@ class _Server(uvicorn.Server):
             if websocket is None or not isinstance(connection, websocket):
                 connection.shutdown()
         self.app.feed.close()
-        if tasks := set(self.server_state.tasks):
+        if tasks := self._unfinished():
             await asyncio.wait(tasks, timeout=self.app.settings.shutdown)
-        if tasks := set(self.server_state.tasks):
+        if tasks := self._unfinished():
             self._guard.closing = True
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks, timeout=_AFTER_CANCEL)
         await super().shutdown(sockets)
+
+    def _unfinished(self) -> set[asyncio.Task[Any]]:
+        """Requests, and runs of workflows in the background; of these no more begin."""
+        runs = self.app.runtime.runs
+        if runs is None:
+            return set(self.server_state.tasks)
+        runs.close_door()
+        return self.server_state.tasks | runs.background
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -22,6 +22,7 @@ from dataflow.model import Model
 from dataflow.nodes import BaseDataFlowNode, model_operations
 from dataflow.nodes.own import node_of_class, node_of_function
 from dataflow.options import PREFIX, options_from
+from dataflow.records import TableRecords
 from dataflow.schema import SchemaCache, SchemaMode
 from dataflow.scope import tenant
 from dataflow.store import Store
@@ -37,6 +38,7 @@ from nexus.runtime import Runtime
 T = TypeVar("T", bound=type)
 
 DEFAULT_URL = "sqlite:///data.db"
+SYSTEM_URL = "sqlite:///nexus_platform.db"
 
 
 class DataFlow(Direct):
@@ -59,6 +61,10 @@ class DataFlow(Direct):
     nothing is ever dropped or narrowed. With `auto_migrate=False` that is left to `install`. With
     `existing_schema_mode=True` the database is used as it is, and its changes cannot be followed.
 
+    What the platform keeps for itself, such as the runs of workflows, is in tables `nexus_…` of the same
+    database; in the one of `system_url` where that is given, or DATAFLOW_SYSTEM_URL. With
+    `existing_schema_mode=True` that is by default the file nexus_platform.db in the current folder.
+
     Its `name` is what is given, else that of its database: the file's without its ending, `memory`, or the
     one on the server.
 
@@ -74,6 +80,7 @@ class DataFlow(Direct):
         name: str | None = None,
         auto_migrate: bool = True,
         existing_schema_mode: bool = False,
+        system_url: str | None = None,
         **options: Any,
     ) -> None:
         url = _url(database_url, options)
@@ -88,6 +95,7 @@ class DataFlow(Direct):
         self.store = Store(self.database)
         self.bulk = Bulk(self.database)
         self.aggregates = Aggregates(self.database)
+        self._records = self._platform_records(system_url)
         self._models: dict[str, Model] = {}
         self._own: list[Operation] = []
         self._runtimes: list[Runtime] = []
@@ -115,6 +123,18 @@ class DataFlow(Direct):
     @property
     def changes(self) -> ChangeLog:
         return self.database.changes
+
+    @property
+    def records(self) -> TableRecords:
+        """What the platform keeps for itself."""
+        return self._records
+
+    def _platform_records(self, system_url: str | None) -> TableRecords:
+        url = system_url or os.environ.get(f"{PREFIX}SYSTEM_URL")
+        if url is None and self.database.mode is SchemaMode.EXISTING:
+            url = SYSTEM_URL
+        self._system = self.database if url is None else Database(dialect_for(url))
+        return TableRecords(self._system)
 
     def model(self, cls: T | None = None, *, strict: bool = False, skip_validation: bool = False) -> Any:
         """Register a class as a model; a decorator. Its operations appear in every application that has
@@ -219,13 +239,16 @@ class DataFlow(Direct):
         """The statements that the first use of these models runs, by default of all."""
         wanted = names or tuple(self._models)
         plans = [self.database.plan(self._models[name]) for name in wanted]
-        return list(dict.fromkeys(sql for plan in plans for sql in plan))
+        own = self.records.sql() if not names and self._system is self.database else []
+        return list(dict.fromkeys(sql for plan in (*plans, own) for sql in plan))
 
     async def install(self, *names: str) -> list[str]:
         """Make what is missing of these models, by default of all, on purpose; gives their tables. Raises
         SchemaMismatch for what cannot be made, and ConfigurationError in existing_schema_mode."""
         wanted = [self._models[name] for name in names or tuple(self._models)]
         await self.database.install(wanted)
+        if not names and self._system is self.database:
+            await self.records.install()
         return [model.table_name for model in wanted]
 
     @property
@@ -241,6 +264,8 @@ class DataFlow(Direct):
     async def close(self) -> None:
         """Close the connections of the running event loop."""
         await self.database.close()
+        if self._system is not self.database:
+            await self._system.close()
 
     def _operations(self, model: Model) -> list[Operation]:
         return model_operations(model, self.store, self.bulk, self.aggregates)

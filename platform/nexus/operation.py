@@ -68,7 +68,8 @@ class Operation:
     `on_record` says that it is about the one record named by its argument `id`. `node` is the name under
     which workflows know it. An `internal` operation is for workflows only: no channel sees it. `managed` are
     arguments that may be given and are dropped, since the operation fills them itself; `later` those that are
-    documented and refused as not available yet.
+    documented and refused as not available yet. Runs of a `recorded` one are kept, `version` is the digest of
+    its declaration. What the `platform` offers itself may have a reserved name.
     """
 
     name: str
@@ -86,6 +87,9 @@ class Operation:
     atomic: bool = True
     managed: frozenset[str] = frozenset()
     later: frozenset[str] = frozenset()
+    recorded: bool = False
+    version: str = ""
+    platform: bool = False
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name) or len(self.name) > _LONGEST_NAME:
@@ -93,7 +97,7 @@ class Operation:
                 f"'{self.name[:80]}' cannot be the name of an operation.",
                 remedy="Use at most 64 letters, digits, '_' and '-', beginning with a letter.",
             )
-        if self.resource in RESERVED_RESOURCES:
+        if self.resource in RESERVED_RESOURCES and not self.platform:
             raise RegistrationError(
                 f"'{self.resource}' cannot be the route of a model: it is taken by the platform.",
                 remedy='Choose another with __dataflow__ = {"route": "…"}.',

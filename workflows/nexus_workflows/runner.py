@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,13 +44,20 @@ class Plan:
         scope = dict(inputs)
         for step in self.steps:
             name = step.node.id
+            begun = time.perf_counter()
+            if call.progress is not None:
+                call.progress.node_started(name)
             try:
                 arguments = self._arguments(step, scope, results)
                 result = await call.run(step.operation, arguments)
             except NexusError as failure:
                 failure.node = failure.node or name
+                if call.progress is not None:
+                    call.progress.node_ended(name, "failed", time.perf_counter() - begun, failure)
                 raise
             results[name] = scope[name] = plain(result)
+            if call.progress is not None:
+                call.progress.node_ended(name, "done", time.perf_counter() - begun)
         return results
 
     def _arguments(self, step: Step, scope: dict[str, Any], results: dict[str, Any]) -> dict[str, Any]:

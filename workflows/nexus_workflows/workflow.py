@@ -15,6 +15,7 @@ from nexus.registry import Registry
 from nexus_workflows.graph import ORDER, Graph, Node
 from nexus_workflows.runner import Plan, Step
 from nexus_workflows.values import Template, placeholders, templates
+from nexus_workflows.version import version_of
 
 
 class WorkflowRun(msgspec.Struct):
@@ -60,6 +61,8 @@ class Workflow:
             effect=Effect.RUN,
             summary=self.description or f"Run {', '.join(node.id for node in self.graph.nodes.values())}.",
             atomic=plan.needs_transaction(),
+            recorded=True,
+            version=version_of(self.graph, self.inputs),
         )
 
     def _step(self, node: Node, registry: Registry) -> Step:

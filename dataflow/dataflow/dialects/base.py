@@ -181,6 +181,13 @@ class Dialect(Protocol):
         """While statements make tables, no other process of ours does. Where the database can, what fails
         is undone as a whole."""
 
+    async def open_recorder(self) -> Connection:
+        """For the platform's own records only: what is committed there outlives this process, though perhaps
+        not a failure of the machine, since where the database can, a commit does not wait for the disk."""
+
+    def hurried(self, connection: Any) -> AbstractAsyncContextManager[None]:
+        """The same for a while, for a connection that others use as well."""
+
     def literal(self, field: Field, value: Any) -> str:
         """An encoded value as it is written in SQL, as the default of a column."""
 

@@ -10,7 +10,7 @@ import re
 import uuid
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import aiomysql
@@ -222,6 +222,7 @@ class Mysql:
         return connection
 
     open_writer = open_reader
+    open_recorder = open_reader
 
     async def _cancel(self, what: str) -> None:
         """KILL something, on a connection of its own: the one that is to be helped is busy."""
@@ -303,6 +304,9 @@ class Mysql:
         finally:
             if connection.usable:
                 await connection.fetch("SELECT RELEASE_LOCK(%s)", (lock,))
+
+    def hurried(self, connection: MysqlConnection) -> AbstractAsyncContextManager[None]:
+        return contextlib.nullcontext()  # only the whole server can be told not to wait
 
     def literal(self, field: Field, value: Any) -> str:
         if isinstance(value, bytes):

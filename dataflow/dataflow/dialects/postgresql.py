@@ -6,7 +6,7 @@ import asyncio
 import datetime
 import uuid
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Any
 
 import asyncpg
@@ -210,6 +210,15 @@ class Postgresql:
 
     open_writer = open_reader
 
+    async def open_recorder(self) -> PostgresqlConnection:
+        connection = await self.open_reader()
+        try:
+            await connection.fetch("SET synchronous_commit = off")
+        except BaseException:
+            await connection.close()
+            raise
+        return connection
+
     def system_sql(self) -> list[str]:
         return list(postgresql_log.SYSTEM)
 
@@ -249,6 +258,9 @@ class Postgresql:
         except BaseException:
             await connection.rollback()
             raise
+
+    def hurried(self, connection: PostgresqlConnection) -> AbstractAsyncContextManager[None]:
+        return nullcontext()  # recorders have connections of their own
 
     def literal(self, field: Field, value: Any) -> str:
         if isinstance(value, bytes):

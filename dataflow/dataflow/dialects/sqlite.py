@@ -169,6 +169,8 @@ class Sqlite:
             raise
         return connection
 
+    open_recorder = open_writer
+
     def system_sql(self) -> list[str]:
         return [*sqlite_log.SYSTEM_TABLES, sqlite_log.FIRST_HEAD]
 
@@ -199,6 +201,17 @@ class Sqlite:
         except BaseException:
             await connection.rollback()
             raise
+
+    @asynccontextmanager
+    async def hurried(self, connection: SqliteConnection) -> AsyncIterator[None]:
+        if self._synchronous == "OFF":
+            yield
+            return
+        await connection.fetch("PRAGMA synchronous = NORMAL")
+        try:
+            yield
+        finally:
+            await finish(connection.fetch(f"PRAGMA synchronous = {self._synchronous}"))
 
     def literal(self, field: Field, value: Any) -> str:
         if isinstance(value, bytes):
