@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Hashable, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -21,16 +23,17 @@ from dataflow.model import Model
 from dataflow.nodes import model_operations
 from dataflow.options import PREFIX, options_from
 from dataflow.schema import SchemaCache, SchemaMode
-from dataflow.scope import tenant
 from dataflow.store import Store
 from dataflow.sync import SyncDataFlow
 from dataflow.validation import Mode, validate_cycle
 from nexus.errors import ConfigurationError, RegistrationError
 from nexus.feed import Feed
+from nexus.instances import announce, withdraw
 from nexus.operation import Operation
 from nexus.policy import Policy
 from nexus.registry import Registry
 from nexus.runtime import Runtime
+from nexus.session import tenant
 
 T = TypeVar("T", bound=type)
 
@@ -57,7 +60,8 @@ class DataFlow(Direct):
     nothing is ever dropped or narrowed. With `auto_migrate=False` that is left to `install`. With
     `existing_schema_mode=True` the database is used as it is, and its changes cannot be followed.
 
-    The other options are those of `Options`. Raises DatabaseUrlError for a URL that cannot be used,
+    `name` is what workflows call this instance by, where several are used; without one, its database's. The
+    other options are those of `Options`. Raises DatabaseUrlError for a URL that cannot be used,
     ConfigurationError for options that cannot be honoured, TypeError for those that there are not.
     """
 
@@ -65,6 +69,7 @@ class DataFlow(Direct):
         self,
         database_url: str | None = None,
         *,
+        name: str = "",
         auto_migrate: bool = True,
         existing_schema_mode: bool = False,
         **options: Any,
@@ -80,8 +85,14 @@ class DataFlow(Direct):
         self.store = Store(self.database)
         self.bulk = Bulk(self.database)
         self.aggregates = Aggregates(self.database)
+        self.name = name or re.split(r"[/\\]", self.database.dialect.location)[-1].removesuffix(".db").strip(
+            ":"
+        )
+        self._url = url
         self._models: dict[str, Model] = {}
+        self._made: dict[str, list[Operation]] = {}
         self._runtimes: list[Runtime] = []
+        announce(self)
 
     @property
     def models(self) -> Mapping[str, Model]:
@@ -124,10 +135,13 @@ class DataFlow(Direct):
         self._models[model.name] = model
         try:
             validate_cycle(model, mode)
-            self._publish(self._operations(model))
+            self._made[model.name] = self._operations(model)
+            self._publish(self._made[model.name])
         except BaseException:
             del self._models[model.name]
+            self._made.pop(model.name, None)
             raise
+        announce(self)
         self.changes.follow(model)
         refuse_instances(cls)
         return cls
@@ -162,9 +176,33 @@ class DataFlow(Direct):
             raise
 
     def contribute(self, runtime: Runtime) -> None:
-        operations = [o for model in self._models.values() for o in self._operations(model)]
-        runtime.registry.add(*operations)
+        runtime.registry.add(*(operation for made in self._made.values() for operation in made))
         self._runtimes.append(runtime)
+
+    @property
+    def spellings(self) -> frozenset[str]:
+        """What workflows may call this instance by."""
+        dialect = self.database.dialect
+        return frozenset((self.name, dialect.name, dialect.location, self._url))
+
+    @property
+    def identity(self) -> Hashable:
+        """The same for two instances that have the same data."""
+        dialect = self.database.dialect
+        return (dialect.name, dialect.location) if dialect.lasting else id(self)
+
+    @property
+    def shapes(self) -> Mapping[str, Hashable]:
+        """What the table of each model is."""
+        return {name: model.shape for name, model in self._models.items()}
+
+    @property
+    def nodes(self) -> Mapping[str, Operation]:
+        """The operations by the names of their nodes and by their own."""
+        made = [operation for each in self._made.values() for operation in each]
+        return {operation.name: operation for operation in made} | {
+            operation.node: operation for operation in made
+        }
 
     @property
     def sync(self) -> SyncDataFlow:
@@ -195,11 +233,14 @@ class DataFlow(Direct):
         return tenant(name)
 
     async def close(self) -> None:
-        """Close the connections of the running event loop."""
+        """Close the connections of the running event loop. Workflows that belong to no application do not
+        find the models any more, until another is registered."""
+        withdraw(self)
         await self.database.close()
 
     def _operations(self, model: Model) -> list[Operation]:
-        return model_operations(model, self.store, self.bulk, self.aggregates)
+        made = model_operations(model, self.store, self.bulk, self.aggregates)
+        return [replace(operation, source=self.name) for operation in made]
 
 
 class PoolManager:

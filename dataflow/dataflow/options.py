@@ -41,7 +41,6 @@ _LATER = frozenset(
         "log_level",
         "monitoring",
         "multi_tenant",
-        "name",
         "query_cache_enabled",
         "read_replica",
         "read_replica_enabled",
@@ -139,7 +138,7 @@ def _environment(environment: Mapping[str, str]) -> dict[str, object]:
         option = variable.removeprefix(PREFIX).lower()
         if not variable.startswith(PREFIX):
             continue
-        if option == "database_url":
+        if option in ("database_url", "execution_timeout"):
             continue
         if option in names:
             given[option] = value

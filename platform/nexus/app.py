@@ -5,11 +5,13 @@ from __future__ import annotations
 import functools
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 from nexus import plugins
 from nexus.channel import Channel
 from nexus.config import Settings
+from nexus.discovery import discovered
 from nexus.errors import RegistrationError
 from nexus.feed import Feed
 from nexus.operation import Operation, operation
@@ -74,11 +76,29 @@ class Nexus:
         if contributor.changes is not None:
             self.feed.add(contributor.changes)
 
-    def register(self, name: str, workflow: Runnable) -> None:
-        """Offer a workflow under `name`, also while the server runs."""
+    def register(self, name: str, workflow: Runnable, *, replace: bool = False) -> None:
+        """Offer a workflow under `name`, also while the server runs. With `replace` it takes the place of the
+        one of that name; runs that have begun end as they were."""
         if not isinstance(name, str):
             raise RegistrationError("register() takes the name first, then the workflow.")
-        self.registry.add(workflow.as_operation(name, self.registry))
+        made = workflow.as_operation(name, self.registry)
+        if replace:
+            self.registry.replace(made)
+        else:
+            self.registry.add(made)
+
+    def unregister(self, name: str) -> None:
+        """Offer it no more. Raises UnknownOperation."""
+        self.registry.remove(name)
+
+    def discover(self, folder: str | Path = ".") -> list[str]:
+        """Register the workflows in the files `workflows/*.py` and `*_workflow.py` of a folder, each under
+        its variable's name; the names. The files are run: this is never done unasked. Raises
+        RegistrationError for a file that cannot be loaded, and registers none then."""
+        found = discovered(Path(folder))
+        for name, workflow in found.items():
+            self.register(name, workflow)
+        return list(found)
 
     def operation(self, function: Any) -> Operation:
         """Offer an async function `(call, **arguments)` as an operation of its own name; a decorator."""

@@ -13,7 +13,7 @@ from nexus.block import Block
 from nexus.deadline import until
 from nexus.errors import InvalidInput, NexusError, WriteInRead
 from nexus.operation import Effect, Operation
-from nexus.ports import Resource, Terms, Unit
+from nexus.ports import Progress, Resource, Terms, Unit
 from nexus.session import Session
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ class Call:
         "loop",
         "operation",
         "over",
+        "progress",
         "runtime",
         "session",
         "terms",
@@ -74,6 +75,7 @@ class Call:
         self.atomic = terms is not None or (operation.atomic and operation.effect is Effect.RUN)
         self.kept = False
         self.over = False
+        self.progress: Progress | None = None
         self.written: set[Resource] = set()
         self.loop = asyncio.get_running_loop()
         self._block: Block | None = None
@@ -121,6 +123,12 @@ class Call:
             part.written = self.written
             part._block = await self._opened().inside()
         return part
+
+    def took(self, part: Call) -> None:
+        """Count what a part that was a transaction of its own has committed as this call's."""
+        if part.written:
+            self.written |= part.written
+            self.kept = True
 
     def check(self) -> None:
         """Raises NexusError when the call cannot be used, or not from here."""

@@ -21,6 +21,8 @@ class Settings:
 
     `body_limit` bounds one request, in bytes, on every channel. `shutdown` is how many seconds running
     requests get to end. `app` is where the CLI finds the application: `module:name` or `path.py:name`.
+    `template_env` names the variables of the environment that templates of workflows may read, with commas
+    between them.
     """
 
     app: str = ""
@@ -29,6 +31,7 @@ class Settings:
     api_key: str | None = None
     body_limit: int = 1 << 20
     shutdown: float = 3.0
+    template_env: str = ""
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:

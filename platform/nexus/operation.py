@@ -7,8 +7,9 @@ import functools
 import inspect
 import re
 import typing
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from dataclasses import field as member
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -68,7 +69,11 @@ class Operation:
     `on_record` says that it is about the one record named by its argument `id`. `node` is the name under
     which workflows know it. An `internal` operation is for workflows only: no channel sees it. `managed` are
     arguments that may be given and are dropped, since the operation fills them itself; `later` those that are
-    documented and refused as not available yet.
+    documented and refused as not available yet. `waits` says that it may wait for the world outside for long,
+    and keeps no transaction meanwhile: it cannot be a part of one.
+
+    `model` is the model that it is about, `source` the name of the instance that it comes from, `types` those
+    of the model's fields, wherever in the arguments they stand.
     """
 
     name: str
@@ -86,6 +91,10 @@ class Operation:
     atomic: bool = True
     managed: frozenset[str] = frozenset()
     later: frozenset[str] = frozenset()
+    waits: bool = False
+    model: str = ""
+    source: str = ""
+    types: Mapping[str, Any] = member(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name) or len(self.name) > _LONGEST_NAME:

@@ -13,6 +13,7 @@ from nexus.session import Session
 
 if TYPE_CHECKING:
     from nexus.call import Call
+    from nexus.errors import NexusError
     from nexus.runtime import Runtime
 
 Record = Mapping[str, Any]
@@ -122,6 +123,15 @@ class Resource(Protocol):
     async def begin(self, call: Call) -> Unit:
         """A transaction on a connection of its own, by the call's terms; raises ConfigurationError for terms
         that cannot be honoured."""
+
+
+class Progress(Protocol):
+    """Who listens to the nodes of a running workflow. Called in the event loop: it must be quick."""
+
+    def node_started(self, node: str) -> None: ...
+
+    def node_ended(self, node: str, status: str, seconds: float, error: NexusError | None = None) -> None:
+        """`status` is done, failed, skipped or retrying; `error` is there where it failed."""
 
 
 class Contributor(Protocol):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from nexus.call import CURRENT, Call, is_in_process
 from nexus.deadline import deadline_in, until
 from nexus.errors import NexusError, Retryable
+from nexus.operation import Operation
 from nexus.policy import Policy
 from nexus.registry import Registry
 from nexus.session import Session
@@ -33,7 +34,7 @@ class Runtime:
 
     async def invoke(
         self,
-        name: str,
+        name: str | Operation,
         arguments: Given,
         session: Session,
         *,
@@ -42,11 +43,12 @@ class Runtime:
     ) -> Any:
         """Run one operation for `session`: check the permission, validate the arguments, run, commit, and
         only then wake the feed. Whatever fails, nothing of it stays behind. What the database gave up in
-        favour of another transaction is begun anew, a few times.
+        favour of another transaction is begun anew, a few times. Only code in this process has an Operation
+        to give instead of its name.
 
         Raises NexusError only; what a handler raises otherwise is logged and becomes the root of the tree,
         without its message."""
-        operation = self.registry.outside(name)
+        operation = self.registry.outside(name) if isinstance(name, str) else name
         self.policy.check(session, operation)
         accepted = operation.arguments.accept(arguments, in_process=is_in_process(channel))
         deadline = deadline_in(timeout)

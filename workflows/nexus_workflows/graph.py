@@ -1,4 +1,4 @@
-"""Nodes and connections as declared, and the order in which they run."""
+"""Nodes and connections as declared, and the order in which they can run."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from nexus_workflows.values import Path, templates
 ORDER = "input"
 """A connection into this, where the target declares no such input, only says what runs first."""
 
+_SHOWN = 12
+
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """`kind` is the name of an operation; `parameters` are parsed."""
+    """`kind` is the name of an operation or a step; `parameters` are parsed."""
 
     id: str
     kind: str
@@ -33,24 +35,41 @@ class Connection:
 
 @dataclass(frozen=True, slots=True)
 class Graph:
+    """`handlers` are the nodes that run when another has failed, by that one's id."""
+
     nodes: Mapping[str, Node]
     connections: tuple[Connection, ...]
+    handlers: Mapping[str, str]
 
-    def order(self) -> list[Node]:
+    def needs(self) -> dict[str, dict[str, None]]:
+        """The nodes that each node comes after."""
+        needs: dict[str, dict[str, None]] = {name: {} for name in self.nodes}
+        for connection in self.connections:
+            needs[connection.target][connection.source] = None
+        for node in self.nodes.values():
+            for template in templates(node.parameters):
+                if template.source in needs:
+                    needs[node.id][template.source] = None
+        for failing, handler in self.handlers.items():
+            if handler not in needs:
+                raise RegistrationError(f"Node '{failing}': there is no node '{handler}' to go to.")
+            needs[handler][failing] = None
+        return needs
+
+    def order(self, needs: Mapping[str, Mapping[str, None]]) -> list[Node]:
         """Every node after those that it needs, else in the order of declaration. Raises RegistrationError
         for a cycle, naming it."""
-        needs: dict[str, list[str]] = {name: [] for name in self.nodes}
-        for connection in self.connections:
-            needs[connection.target].append(connection.source)
-        for node in self.nodes.values():
-            for template in templates(dict(node.parameters)):
-                if template.path[0] in self.nodes:
-                    needs[node.id].append(template.path[0])
         try:
             return [self.nodes[name] for name in graphlib.TopologicalSorter(needs).static_order()]
         except graphlib.CycleError as failure:
-            cycle = " → ".join(reversed(failure.args[1]))
-            raise RegistrationError(f"The workflow goes in a circle: {cycle}.") from None
+            cycle = list(reversed(failure.args[1]))
+            if len(cycle) > _SHOWN:
+                cycle = [*cycle[: _SHOWN // 2], "…", *cycle[-_SHOWN // 2 :]]
+            raise RegistrationError(f"The workflow goes in a circle: {' → '.join(cycle)}.") from None
 
-    def into(self, target: str) -> list[Connection]:
-        return [connection for connection in self.connections if connection.target == target]
+    def into(self) -> dict[str, list[Connection]]:
+        """The connections into each node that has some."""
+        found: dict[str, list[Connection]] = {}
+        for connection in self.connections:
+            found.setdefault(connection.target, []).append(connection)
+        return found

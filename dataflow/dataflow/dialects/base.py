@@ -101,12 +101,14 @@ class Dialect(Protocol):
     `overflow` is how many connections more there may be while they are needed. `writers` is None where any
     of the `readers` connections may write. `returning` says which of insert, update and delete can return
     their rows; it is known once a connection is open. `log` is None where changes cannot be followed.
-    `makes_log` says that the log's own tables may be made when they are missing, `repeats_indexes` that
-    CREATE INDEX knows IF NOT EXISTS.
+    `lasting` says that the database is there for others and after this instance, too. `makes_log` says that
+    the log's own tables may be made when they are missing, `repeats_indexes` that CREATE INDEX knows IF NOT
+    EXISTS.
     """
 
     name: str
     location: str
+    lasting: bool
     compiler: sa.engine.Dialect
     readers: int
     overflow: int

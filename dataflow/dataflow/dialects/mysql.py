@@ -93,6 +93,7 @@ class Mysql:
             raise DatabaseUrlError("The option 'returning' is 'on' or 'off'.")
         self.address = address
         self.location = repr(address)
+        self.lasting = True
         self.readers = int(number(address, "pool_size", 10))
         self.returning: frozenset[str] = frozenset()
         self.compiler: sa.engine.Dialect = aiomysql_sql.dialect()
