@@ -1,8 +1,8 @@
 """The names under which older programs import what is here.
 
 `import nexus_workflows.kailash` makes `kailash.…` and `kailash_dataflow` importable;
-`python -m nexus_workflows.kailash script.py` runs a program that imports only those. Where the real package is
-installed, its names are its own.
+`python -m nexus_workflows.kailash script.py` runs a program that imports only those. Where the real package
+is installed, its names are its own.
 """
 
 from __future__ import annotations

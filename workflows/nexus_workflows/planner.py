@@ -21,7 +21,7 @@ from nexus_workflows.nodes.merge import MergeStep
 from nexus_workflows.nodes.switch import SwitchStep
 from nexus_workflows.plan import Brought, Conditions, Edge, Plan, Planned
 from nexus_workflows.segments import segments
-from nexus_workflows.steps import Step, Takes
+from nexus_workflows.steps import OperationStep, Step, Takes
 from nexus_workflows.values import GIVEN, Placeholder, Template, Typed, is_constant, placeholders, templates
 
 _ANY_OUTPUT = ("data", "result")
@@ -55,11 +55,15 @@ class Planner:
         self._graph = graph
         self._find = find
         self._settings = settings
-        self._into = graph.into()
-        self._needs = graph.needs()
-        self._order = graph.order(self._needs)
+        self._into = graph.into
+        self._needs = graph.needs
+        self._order = graph.order
+        self._steps: dict[tuple[str, str], OperationStep] = {}
         self._numbers = {node.id: number for number, node in enumerate(self._order)}
         self._found: list[_Found] = []
+        self._handled: dict[str, list[str]] = {}
+        for failing, handler in graph.handlers.items():
+            self._handled.setdefault(handler, []).append(failing)
 
     @property
     def found(self) -> list[_Found]:
@@ -97,18 +101,16 @@ class Planner:
         if not isinstance(wanted, str):
             raise RegistrationError(f"Node '{node.id}': the instance is said by its name.")
         kind = _kind(node)
-
-        def find(name: str) -> Operation:
-            return self._find(name, wanted)
-
         try:
-            step = make_step(kind, node.id, given, find)
+            step = self._step(kind, node, wanted)
         except UnknownOperation:
             if node.kind in GENERIC and kind == node.kind:
                 raise RegistrationError(
                     f"Node '{node.id}': {node.kind} needs the parameter 'model'."
                 ) from None
             raise
+        if not given:
+            return _Found(node, step, {}, {})
         accepted = step.takes.types
         config = STEPS.get(kind, frozenset())
         about = {name: given[name] for name in _AROUND & given.keys() if name not in accepted}
@@ -117,6 +119,19 @@ class Planner:
         own = {name: value for name, value in given.items() if name not in about and name not in config}
         self._check_place(node, step, about)
         return _Found(node, step, own, about)
+
+    def _step(self, kind: str, node: Node, wanted: str) -> Step:
+        known = self._steps.get((kind, wanted))  # operations keep nothing between nodes: one does for all
+        if known is not None:
+            return known
+
+        def find(name: str) -> Operation:
+            return self._find(name, wanted)
+
+        step = make_step(kind, node.id, node.parameters, find)
+        if isinstance(step, OperationStep):
+            self._steps[kind, wanted] = step
+        return step
 
     def _check_place(self, node: Node, step: Step, about: Mapping[str, Any]) -> None:
         operation = getattr(step, "operation", None)
@@ -137,7 +152,7 @@ class Planner:
         for connection in self._graph.connections:
             demanded.setdefault(connection.source, set()).add(connection.output[0])
         for found in self._found:
-            for template in templates(dict(found.node.parameters)):
+            for template in self._graph.templates[found.node.id]:
                 if len(template.path) > 1:
                     demanded.setdefault(template.source, set()).add(template.path[1])
         for found in self._found:
@@ -153,7 +168,7 @@ class Planner:
                 remedy="Use an AsyncPythonCodeNode, or an async function.",
             )
         connections = self._into.get(node.id, [])
-        wanted = set(placeholders(found.parameters))
+        wanted = set(placeholders(found.parameters)) if found.parameters else set[str]()
         self._check_parameters(found, connections, wanted)
         constants, dynamic = self._split(found)
         brought = tuple(self._brought(found, connections, wanted))
@@ -191,7 +206,7 @@ class Planner:
         for name in takes.types:
             if name in takes.required and name not in given:
                 raise RegistrationError(f"Node '{node.id}': {node.kind} needs the parameter '{name}'.")
-        for template in templates(dict(node.parameters)):
+        for template in self._graph.templates[node.id]:
             if template.source in self._numbers:
                 self._check_output(node, template.source, template.path)
 
@@ -259,11 +274,11 @@ class Planner:
                 groups.setdefault(("switch", source), []).append(edge)
             else:
                 groups.setdefault(connection.input, []).append(edge)
-        for template in templates(dict(found.node.parameters)):
+        for template in self._graph.templates[found.node.id]:
             if template.source in self._numbers:
                 edge = Edge(self._numbers[template.source], ())
                 groups.setdefault(("template", template.source), []).append(edge)
-        handled = [name for name, handler in self._graph.handlers.items() if handler == found.node.id]
+        handled = self._handled.get(found.node.id, [])
         if len(handled) > 1:
             raise RegistrationError(f"Node '{found.node.id}' handles the failures of several nodes.")
         if handled:  # what it is told of the failure comes from the node that has failed
@@ -281,15 +296,15 @@ class Planner:
         if not isinstance(found.step, CodeStep):
             return ()
         names = {connection.source for connection in connections}
-        names |= {failing for failing, handler in self._graph.handlers.items() if handler == found.node.id}
+        names.update(self._handled.get(found.node.id, ()))
         return tuple((name, self._numbers[name]) for name in sorted(names))
 
     def _is_asked(self, node: str) -> bool:
         if self._asked is None:
             self._asked = {
                 template.source
-                for each in self._order
-                for template in templates(dict(each.parameters))
+                for found in self._graph.templates.values()
+                for template in found
                 if template.path[0].endswith(GIVEN)
             }
         return node in self._asked

@@ -54,7 +54,7 @@ class Workflow:
     plans: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
-        self.graph.order(self.graph.needs())
+        self.graph.order  # noqa: B018 - a cycle is an error here
 
     def as_operation(self, name: str, registry: Registry) -> Operation:
         """The workflow as an operation. Raises UnknownOperation for a node that nothing defines and
@@ -129,9 +129,7 @@ class Workflow:
     def _struct(self, name: str, planner: Planner, extra: Iterable[str]) -> type[msgspec.Struct]:
         declared = {given.name: given for given in self.inputs}
         used = {
-            template.source
-            for node in self.graph.nodes.values()
-            for template in templates(dict(node.parameters))
+            template.source for found in self.graph.templates.values() for template in found
         } - self.graph.nodes.keys()
         fields = {given.name: _field(given) for given in declared.values()}
         for undeclared in sorted(used - set(declared)):
@@ -160,7 +158,7 @@ class Workflow:
         """The inputs that code reads, and whether they are required; and whether there may be others."""
         read: dict[str, bool] = {}
         dynamic = False
-        into = self.graph.into()
+        into = self.graph.into
         for node in self.graph.nodes.values():
             if node.kind not in CODE:
                 if node.kind == "SwitchNode":

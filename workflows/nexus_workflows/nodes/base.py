@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import msgspec
+
+from nexus.arguments import Arguments
 from nexus.errors import RegistrationError
-from nexus_workflows.nodes.own import node
+from nexus_workflows.nodes.own import OwnKind, know
+from nexus_workflows.steps import Reach
 
 T = TypeVar("T", bound="type[Node]")
 
@@ -37,44 +40,39 @@ class Node(ABC):
 
 
 def register_node(alias: str | None = None) -> Callable[[T], T]:
-    """Let workflows know a subclass of Node, by `alias` or its own name; a decorator."""
+    """Let workflows know a subclass of Node, by `alias` or its own name; a decorator. Raises
+    RegistrationError."""
 
     def register(kind: T) -> T:
         if not (isinstance(kind, type) and issubclass(kind, Node)):
             raise RegistrationError(f"'{kind!r:.80}' is not a subclass of Node.")
-        parameters = kind().get_parameters()
-
-        class _Described:
-            """What the node decorator reads: a method with the described parameters as its signature."""
-
-            def __init__(self) -> None:
-                self._node = kind()
-
-            def run(self, **given: Any) -> Any:
-                return self._node.run(**given)
-
-        _describe(_Described.run, parameters)
-        _Described.__module__, _Described.__qualname__ = kind.__module__, kind.__qualname__
-        node(_Described, name=alias or kind.__name__)
-        kind.__nexus_node__ = alias or kind.__name__  # type: ignore[attr-defined]
+        name = alias or kind.__name__
+        know(
+            OwnKind(
+                name=name,
+                origin=f"{kind.__module__}.{kind.__qualname__}",
+                make=lambda: kind().run,
+                arguments=Arguments(name, _struct(name, kind().get_parameters())),
+                output=Any,
+                reach=Reach.ANYTHING,
+                wants_call=False,
+            )
+        )
+        kind.__nexus_node__ = name  # type: ignore[attr-defined]
         return kind
 
     return register
 
 
-def _describe(method: Any, parameters: Mapping[str, NodeParameter]) -> None:
-    described = [inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)]
-    for name, each in parameters.items():
-        required = each.required and each.default is None
-        described.append(
-            inspect.Parameter(
-                name,
-                inspect.Parameter.KEYWORD_ONLY,
-                default=inspect.Parameter.empty if required else each.default,
-            )
-        )
-    method.__signature__ = inspect.Signature(described)
-    method.__annotations__ = {
-        name: each.type if each.required and each.default is None else each.type | None
-        for name, each in parameters.items()
-    }
+def _struct(name: str, parameters: Mapping[str, NodeParameter]) -> type[msgspec.Struct]:
+    fields: list[Any] = []
+    for key, each in parameters.items():
+        if each.default is not None:
+            fields.append((key, each.type, each.default))
+        elif each.required:
+            fields.append((key, each.type))
+        else:
+            fields.append((key, each.type | None, None))
+    return msgspec.defstruct(
+        f"{name}Parameters", fields, forbid_unknown_fields=True, kw_only=True, module="nexus_workflows.own"
+    )

@@ -67,12 +67,18 @@ def node(target: Any = None, *, name: str = "", pure: bool = False, waits: bool 
         raise RegistrationError("A node that waits for the world outside is not pure.")
     reach = Reach.NOTHING if pure else Reach.WAITS if waits else Reach.ANYTHING
     kind = _kind_of(target, name or target.__name__, reach)
+    know(kind)
+    target.__nexus_node__ = kind.name
+    return target
+
+
+def know(kind: OwnKind) -> None:
+    """Let workflows find it; from the same place it takes the place of the one before. Raises
+    RegistrationError where the name is taken."""
     known = _kinds.get(kind.name)
     if known is not None and known.origin != kind.origin:
         raise RegistrationError(f"There is a node '{kind.name}' already, from {known.origin}.")
     _kinds[kind.name] = kind
-    target.__nexus_node__ = kind.name
-    return target
 
 
 def _kind_of(target: Any, name: str, reach: Reach) -> OwnKind:
