@@ -95,6 +95,8 @@ def _integer(value: Any) -> Any:
 
 def _float(value: Any) -> Any:
     if isinstance(value, decimal.Decimal):
+        if not value.is_finite():
+            return _NO
         made = float(value)
         return made if decimal.Decimal(repr(made)) == value else _NO
     return _number(value, float)

@@ -170,7 +170,7 @@ class CodeStep:
 
     def _failed(self, call: Call, failure: BaseException) -> NodeFailed:
         logger.error("node '%s' failed", self.node, exc_info=failure)
-        where = _line(self.code.filename, failure)
+        where = _line(self.code.filename, failure, shown=call.in_process)
         if call.in_process:
             return NodeFailed(f"The code of node '{self.node}' failed{where}: {told(failure)}.")
         return NodeFailed(
@@ -204,8 +204,8 @@ def _plain(node: str, name: str, value: object) -> Any:
         ) from None
 
 
-def _line(filename: str, failure: BaseException) -> str:
-    """The last line of the author's that took part."""
+def _line(filename: str, failure: BaseException, *, shown: bool) -> str:
+    """The last line of the author's that took part, and what is in it where that may be `shown`."""
     found, trace = 0, failure.__traceback__
     while trace is not None:
         if trace.tb_frame.f_code.co_filename == filename:
@@ -214,4 +214,4 @@ def _line(filename: str, failure: BaseException) -> str:
     if not found:
         return ""
     text = linecache.getline(filename, found).strip()[:80]
-    return f" in line {found}" + (f" ({text})" if text else "")
+    return f" in line {found}" + (f" ({text})" if shown and text else "")
