@@ -92,6 +92,9 @@ class Expression(Prepared):
             node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and self._is_free(node.id)
         )
 
+    def __repr__(self) -> str:
+        return f"Expression({self.text!r})"
+
     def evaluate(self, variables: Mapping[str, Any], scope: Mapping[str, Any]) -> Any:
         """Its value, with names from `variables` and templates from `scope`. Raises MissingValue, and
         NodeFailed for values that do not go together."""

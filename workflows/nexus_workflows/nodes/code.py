@@ -18,7 +18,6 @@ import os
 import re
 import types
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from nexus.call import Call
@@ -57,18 +56,20 @@ PRESET: dict[str, Any] = {
 _GIVEN = frozenset({"input_data", "get_input_data", "__builtins__", "__name__"})
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class Code(Prepared):
     """Code, compiled. `reading` is what it reads and assigns."""
 
-    compiled: types.CodeType
-    filename: str
-    reading: Reading
-    asynchronous: bool
+    def __init__(
+        self, source: str, compiled: types.CodeType, reading: Reading, *, asynchronous: bool
+    ) -> None:
+        self.source = source
+        self.compiled = compiled
+        self.filename = compiled.co_filename
+        self.reading = reading
+        self.asynchronous = asynchronous
 
-    @property
-    def templates(self) -> tuple[Any, ...]:  # type: ignore[override]
-        return ()
+    def __repr__(self) -> str:
+        return f"Code({self.source!r})"
 
 
 def compile_code(node: str, source: object, *, asynchronous: bool) -> Code:
@@ -91,7 +92,7 @@ def compile_code(node: str, source: object, *, asynchronous: bool) -> Code:
     lines = source.splitlines(keepends=True)
     linecache.cache[filename] = (len(source), None, lines, filename)
     reading = Reading.of(tree, known=frozenset(dir(builtins)) | PRESET.keys() | _GIVEN)
-    return Code(compiled, filename, reading, asynchronous)
+    return Code(source, compiled, reading, asynchronous=asynchronous)
 
 
 class CodeStep:

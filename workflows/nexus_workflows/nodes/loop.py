@@ -29,6 +29,9 @@ class Body(Prepared):
             found for found in templates(self.parameters) if found.source not in (ITEM, INDEX)
         )
 
+    def __repr__(self) -> str:
+        return f"Body({self.parameters!r})"
+
 
 class LoopStep:
     """Runs `node` for each of the `items`, at most `concurrency` at once, and gives their results in order.
