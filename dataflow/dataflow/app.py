@@ -92,6 +92,7 @@ class DataFlow(Direct):
         self._models: dict[str, Model] = {}
         self._made: dict[str, list[Operation]] = {}
         self._runtimes: list[Runtime] = []
+        self._withdrawn = False
         announce(self)
 
     @property
@@ -101,6 +102,9 @@ class DataFlow(Direct):
     @property
     def runtime(self) -> Runtime:
         """That of the application it was attached to last, else one of its own."""
+        if self._withdrawn:  # it is used again
+            self._withdrawn = False
+            announce(self)
         if not self._runtimes:
             registry, policy = Registry(), Policy()
             self.contribute(Runtime(registry, policy, Feed(registry, policy)))
@@ -234,7 +238,8 @@ class DataFlow(Direct):
 
     async def close(self) -> None:
         """Close the connections of the running event loop. Workflows that belong to no application do not
-        find the models any more, until another is registered."""
+        find the models any more, until they are used again."""
+        self._withdrawn = True
         withdraw(self)
         await self.database.close()
 

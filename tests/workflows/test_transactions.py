@@ -9,8 +9,10 @@ import pytest
 
 from dataflow import DataFlow
 from nexus import Call, Effect, Nexus, operation
-from nexus.errors import Conflict, InvalidInput, NotFound, Retryable, TimedOut
+from nexus.errors import Conflict, InvalidInput, NotFound, Retryable, TimedOut, WriteInRead
 from nexus_workflows import AsyncLocalRuntime, WorkflowBuilder, node
+from nexus_workflows.nodes.catalogue import in_registry
+from nexus_workflows.planner import Planner, Settings
 from tests.conftest import Invoke
 from tests.workflows.support import count, nodes, run
 
@@ -285,3 +287,23 @@ async def test_many_runs_with_reads_and_writes_do_not_wait_for_each_other(app: N
     results: list[Any] = await asyncio.gather(*(invoke("both") for _ in range(60)))
     assert len(results) == 60
     assert await count(app) == 120
+
+
+async def test_a_pure_node_cannot_write(app: Nexus, db: DataFlow) -> None:
+    @node(name="pretends", pure=True)
+    async def pretends() -> None:
+        await db.products.create(name="unseen")
+
+    with pytest.raises(WriteInRead):
+        await run(app, nodes(("pretends", "p", {}), MAKE))
+    assert await count(app) == 0
+
+
+async def test_a_read_in_a_loop_belongs_to_the_write(app: Nexus) -> None:
+    loop = {"items": [1], "node": "ProductReadNode", "parameters": {"id": "{{item}}"}}
+    workflow = nodes(("LoopNode", "each", loop), ("ProductUpdateNode", "write", {"id": 1, "stock": 1}))
+    plan = Planner(workflow.build().graph, in_registry(app.registry), Settings("x")).plan()
+    assert [len(segment.inside.needs) for segment in plan.segments] == [2]
+    workflow = nodes(("LoopNode", "each", loop), ("ProductReadNode", "read", {"id": 1}))
+    plan = Planner(workflow.build().graph, in_registry(app.registry), Settings("x")).plan()
+    assert [len(segment.before.needs) for segment in plan.segments] == [2]

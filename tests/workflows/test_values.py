@@ -204,3 +204,13 @@ async def test_declared_inputs_and_output(app: Nexus, invoke: Invoke) -> None:
     assert types == {"name": str, "stock": int}
     with pytest.raises(RegistrationError, match="asks for 'mkae'"):
         app.register("wrong", workflow.build(output="{{mkae.id}}"))
+
+
+def test_what_is_wrong_has_a_code(db: DataFlow) -> None:
+    for config, code in (({}, "DF-101"), ({"name": 5}, "DF-102"), ({"name": "x", "prise": 1}, "DF-106")):
+        with pytest.raises(RegistrationError) as caught:
+            Nexus(db).register("x", nodes(("ProductCreateNode", "make", config)))
+        assert caught.value.code == code
+    with pytest.raises(RegistrationError) as caught:
+        nodes(("ProductCreateNode", "make", {})).add_connection("make", "id", "nowhere", "id")
+    assert caught.value.code == "DF-201"

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from nexus.errors import RegistrationError, did_you_mean
 from nexus.operation import Operation
 from nexus.registry import Registry
+from nexus_workflows.errors import InvalidConnection
 from nexus_workflows.graph import Connection, Graph, Node
 from nexus_workflows.nodes.catalogue import prepare
 from nexus_workflows.values import parse
@@ -67,17 +68,17 @@ class WorkflowBuilder:
     def add_connection(self, source: str, output: str, target: str = "", input: str = "") -> None:
         """Bring an output of `source`, dots for depth, to an input of `target`. Both must be there."""
         if not input:
-            raise RegistrationError(
+            raise InvalidConnection(
                 "A connection takes four names.", remedy=f"Write {self._four(source, output, target)}."
             )
         if target not in self._nodes and output in self._nodes:
-            raise RegistrationError(
+            raise InvalidConnection(
                 "A connection takes the source's output second and the target third.",
                 remedy=f'Write add_connection("{source}", "{target}", "{output}", "{input}").',
             )
         for name in (source, target):
             if name not in self._nodes:
-                raise RegistrationError(
+                raise InvalidConnection(
                     f"There is no node '{name}' to connect.", remedy=did_you_mean(name, self._nodes)
                 )
         self._connections.append(Connection(source, tuple(output.split(".")), target, input))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nexus.errors import NexusError
+from nexus.errors import InvalidArguments, NexusError, RegistrationError
 
 _SHOWN = 300
 
@@ -24,6 +24,28 @@ class NodeFailed(NexusError):
 
     code = "DF-803"
     title = "Node failed"
+
+
+class InvalidConnection(RegistrationError):
+    """A connection that leads nowhere, or to something of another type."""
+
+    code = "DF-201"
+    title = "Invalid connection"
+
+
+class InvalidParameter(RegistrationError):
+    """A parameter of a node: `code` is DF-101 where it is missing, DF-102 where it is of another type, DF-106
+    where there is none of that name."""
+
+    title = "Invalid parameter"
+
+    MISSING = InvalidArguments.MISSING
+    TYPE = InvalidArguments.TYPE
+    UNKNOWN = InvalidArguments.UNKNOWN
+
+    def __init__(self, code: str, detail: str, *, remedy: str = "") -> None:
+        super().__init__(detail, remedy=remedy)
+        self.code = code
 
 
 def told(failure: BaseException) -> str:

@@ -14,6 +14,7 @@ from nexus.errors import RegistrationError, UnknownOperation, did_you_mean
 from nexus.operation import Operation
 from nexus_workflows import care as cares
 from nexus_workflows.conversion import converter, converts
+from nexus_workflows.errors import InvalidConnection, InvalidParameter
 from nexus_workflows.graph import ORDER, Connection, Graph, Node
 from nexus_workflows.nodes.catalogue import CODE, GENERIC, STEPS, Finder, make_step
 from nexus_workflows.nodes.code import CodeStep
@@ -116,6 +117,8 @@ class Planner:
         about = {name: given[name] for name in _AROUND & given.keys() if name not in accepted}
         if isinstance(step, CodeStep):
             about.pop("model", None)
+        elif node.kind in GENERIC and "model" in given:
+            about["model"] = given["model"]
         own = {name: value for name, value in given.items() if name not in about and name not in config}
         self._check_place(node, step, about)
         return _Found(node, step, own, about)
@@ -191,7 +194,7 @@ class Planner:
         node, takes = found.node, found.step.takes
         connected = {connection.input for connection in connections}
         if missing := wanted - connected:
-            raise RegistrationError(f"Node '{node.id}': no connection brings ':{min(missing)}'.")
+            raise InvalidConnection(f"Node '{node.id}': no connection brings ':{min(missing)}'.")
         given = set(found.parameters) | (connected - ({ORDER} - takes.types.keys()) - wanted)
         if not takes.open:
             for name in sorted(given - takes.types.keys() - takes.managed):
@@ -199,13 +202,15 @@ class Planner:
                     raise RegistrationError(
                         f"Node '{node.id}': the parameter '{name}' of {node.kind} is not available yet."
                     )
-                raise RegistrationError(
+                raise InvalidParameter(
+                    InvalidParameter.UNKNOWN,
                     f"Node '{node.id}': {node.kind} has no parameter '{name}'.",
                     remedy=did_you_mean(name, takes.types),
                 )
         for name in takes.types:
             if name in takes.required and name not in given:
-                raise RegistrationError(f"Node '{node.id}': {node.kind} needs the parameter '{name}'.")
+                detail = f"Node '{node.id}': {node.kind} needs the parameter '{name}'."
+                raise InvalidParameter(InvalidParameter.MISSING, detail)
         for template in self._graph.templates[node.id]:
             if template.source in self._numbers:
                 self._check_output(node, template.source, template.path)
@@ -246,7 +251,7 @@ class Planner:
         if gives is None or len(path) < 2 or path[0].endswith(GIVEN) or "on_error" in found.about:
             return
         if path[1] not in gives and path[1] not in _ANY_OUTPUT:
-            raise RegistrationError(
+            raise InvalidConnection(
                 f"Node '{node.id}': '{source}' has no output '{path[1]}'.",
                 remedy=did_you_mean(path[1], gives),
             )
@@ -257,7 +262,7 @@ class Planner:
             return
         given = gives.get(connection.output[0], Any)
         if not converts(given, takes.types[connection.input]):
-            raise RegistrationError(
+            raise InvalidConnection(
                 f"Node '{node.id}': the output '{connection.output[0]}' of '{connection.source}' is of"
                 f" another type than '{connection.input}'."
             )
@@ -316,7 +321,7 @@ class Planner:
             for each in node.brought:
                 if len(each.edges) > 1:
                     first, second = (nodes[edge.source].id for edge in each.edges[:2])
-                    raise RegistrationError(
+                    raise InvalidConnection(
                         f"Node '{node.id}': '{first}' and '{second}' both bring '{each.input}'.",
                         remedy="Bring them to two inputs, or join them in a MergeNode.",
                     )
@@ -371,9 +376,8 @@ def _check_constant(found: _Found, name: str, value: Any) -> None:
         msgspec.convert(value, wanted)
     except msgspec.ValidationError as failure:
         reason = str(failure).replace("`", "")
-        raise RegistrationError(
-            f"Node '{found.node.id}': '{name}': {reason[:1].lower()}{reason[1:]}."
-        ) from None
+        detail = f"Node '{found.node.id}': '{name}': {reason[:1].lower()}{reason[1:]}."
+        raise InvalidParameter(InvalidParameter.TYPE, detail) from None
 
 
 def _given(wanted: Any) -> Any:

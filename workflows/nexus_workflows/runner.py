@@ -10,6 +10,7 @@ from typing import Any
 
 from nexus.call import CURRENT, Call
 from nexus.errors import InvalidInput, NexusError, Retryable
+from nexus.operation import Effect, Operation
 from nexus.runtime import ATTEMPTS, pause
 from nexus_workflows.careful import run_carefully
 from nexus_workflows.errors import NodeFailed, told
@@ -27,6 +28,12 @@ DEEPEST = 30
 WAITING, DONE, SKIPPED, RECOVERED, HANDED = range(5)
 """The state of a node. RECOVERED has failed and the run goes on; HANDED has failed, and its handler runs."""
 
+
+async def _nothing(call: Call, arguments: object) -> None:
+    """What is done on behalf of this operation is done by nodes."""
+
+
+_READING = Operation("workflow_reading", _nothing, effect=Effect.READ, internal=True)
 _inside: ContextVar[tuple[str, ...]] = ContextVar("nexus_workflows", default=())
 
 
@@ -61,6 +68,7 @@ class Run:
         self.scope: dict[str, Any] = dict(inputs)
         self.state = [WAITING] * len(plan.nodes)
         self.progress, call.progress = call.progress, None  # a workflow inside reports to nobody
+        self._reading: Call | None = None
 
     async def results(self) -> dict[str, Any]:
         number = 0
@@ -105,7 +113,7 @@ class Run:
         while True:
             segment = self.plan.segments[number]
             if segment.before.needs:
-                await self._phase(segment.before, call or self.call)
+                await self._phase(segment.before, call or self._reads())
             if segment.inside.needs:
                 if call is None and not self._commits_alone(number, segment):
                     call = await self.call.inside()
@@ -116,6 +124,15 @@ class Run:
             if number == len(self.plan.segments) or self._is_cut(self.plan.segments[number]):
                 return number
             await self._phase(self.plan.segments[number].waits, self.call)  # none of them runs
+
+    def _reads(self) -> Call:
+        """The call for what is outside of the transaction, and so must not write."""
+        if self._reading is None:
+            outer = self.call
+            self._reading = Call(
+                outer.runtime, outer.session, _READING, outer.channel, deadline=outer.deadline
+            )
+        return self._reading
 
     def _commits_alone(self, number: int, segment: Segment) -> bool:
         last = number == len(self.plan.segments) - 1

@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 from nexus import blocking, instances
 from nexus.call import IN_PROCESS, joined, session_for
 from nexus.deadline import deadline_in, until
-from nexus.errors import ConfigurationError, InvalidInput, UnknownOperation, did_you_mean, nearest
+from nexus.errors import ConfigurationError, InvalidInput, nearest
 from nexus.feed import Feed
 from nexus.operation import Operation
 from nexus.policy import Policy
@@ -19,7 +19,7 @@ from nexus.registry import Registry
 from nexus.runtime import Runtime
 from nexus.session import LOCAL, Session
 from nexus_workflows.builder import WorkflowBuilder
-from nexus_workflows.nodes.catalogue import Finder, in_process, in_registry
+from nexus_workflows.nodes.catalogue import Finder, in_process, in_registry, only_in
 from nexus_workflows.workflow import Workflow, WorkflowRun
 
 Results: TypeAlias = tuple[dict[str, Any], str]
@@ -151,7 +151,7 @@ class _LocalRuntime:
 
     def _nodes(self, workflow: Workflow) -> tuple[Finder, Callable[[], int]]:
         if workflow.registry is not None:
-            return _only(workflow.registry), instances.generation
+            return only_in(workflow.registry), instances.generation
         if self._app is not None:
             registry = self._app.runtime.registry
             return in_registry(registry), lambda: registry.version
@@ -237,25 +237,6 @@ class ExecutionContext:
 
 def _blocking(work: Coroutine[Any, Any, T]) -> T:
     return blocking.run(work)
-
-
-def _only(source: Any) -> Finder:
-    """The nodes of one DataFlow, or of one application."""
-    nodes = getattr(source, "nodes", None)
-    if nodes is None:
-        return in_registry(source.runtime.registry)
-
-    def find(name: str, wanted: str) -> Operation:
-        if wanted and wanted not in source.spellings:
-            raise InvalidInput(f"The workflow uses the instance '{source.name}' only, and not '{wanted}'.")
-        known: Mapping[str, Operation] = source.nodes
-        if name not in known:
-            raise UnknownOperation(
-                f"There is no node '{name}' in '{source.name}'.", remedy=did_you_mean(name, known)
-            )
-        return known[name]
-
-    return find
 
 
 def _timeout_from(environment: Mapping[str, str]) -> float:

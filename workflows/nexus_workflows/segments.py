@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from nexus_workflows.nodes.loop import LoopStep
 from nexus_workflows.steps import OperationStep, Reach, Step
 
 
@@ -74,26 +75,30 @@ def _levels(steps: Sequence[Step], before: Sequence[Sequence[int]], ranks: list[
     return levels
 
 
-def _written(steps: Sequence[Step]) -> Callable[[OperationStep], bool]:
-    """Whether what an operation reads is written in the same run."""
-    models = {
-        (step.operation.source, step.operation.model or step.operation.resource)
-        for step in steps
-        if isinstance(step, OperationStep) and step.reach is Reach.WRITES
-    }
+def _written(steps: Sequence[Step]) -> Callable[[Step], bool]:
+    """Whether what a step reads is written in the same run."""
+    models = {_about(step) for step in steps if step.reach is Reach.WRITES}
     anything = any(step.reach is Reach.ANYTHING for step in steps)
 
-    def written(step: OperationStep) -> bool:
-        about = (step.operation.source, step.operation.model or step.operation.resource)
-        return anything or about in models
+    def written(step: Step) -> bool:
+        return anything or _about(step) in models
 
     return written
 
 
-def _is_free(step: Step, written: Callable[[OperationStep], bool]) -> bool:
+def _about(step: Step) -> tuple[str, str] | None:
+    """The instance and the model that an operation, or the one that a loop repeats, is about."""
+    if isinstance(step, LoopStep):
+        return _about(step.inner)
+    if not isinstance(step, OperationStep):
+        return None
+    return step.operation.source, step.operation.model or step.operation.resource
+
+
+def _is_free(step: Step, written: Callable[[Step], bool]) -> bool:
     if step.reach is Reach.NOTHING:
         return True
-    return step.reach is Reach.READS and not (isinstance(step, OperationStep) and written(step))
+    return step.reach is Reach.READS and not written(step)
 
 
 def _phase(members: list[int], before: Sequence[Sequence[int]]) -> Phase:

@@ -9,12 +9,13 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from nexus import instances
 from nexus.call import Call
 from nexus.errors import RegistrationError
 from nexus.operation import Effect, Operation
 from nexus.registry import Registry
 from nexus_workflows.graph import Graph, Node
-from nexus_workflows.nodes.catalogue import CODE, Finder, in_registry
+from nexus_workflows.nodes.catalogue import CODE, Finder, in_registry, only_in
 from nexus_workflows.nodes.code import Code
 from nexus_workflows.planner import Planner, Settings, uses
 from nexus_workflows.progress import report_to_log
@@ -59,6 +60,8 @@ class Workflow:
     def as_operation(self, name: str, registry: Registry) -> Operation:
         """The workflow as an operation. Raises UnknownOperation for a node that nothing defines and
         RegistrationError for parameters or connections that do not fit."""
+        if self.registry is not None:
+            return self.operation(name, only_in(self.registry), version=instances.generation)
         return self.operation(name, in_registry(registry), version=lambda: registry.version)
 
     def operation(

@@ -133,3 +133,24 @@ def in_registry(registry: Registry) -> Finder:
 def in_process(name: str, wanted: str) -> Operation:
     """The operations of every instance that is alive."""
     return instances.find(name, wanted)
+
+
+def only_in(source: Any) -> Finder:
+    """The nodes of one DataFlow, or of one application."""
+    nodes = getattr(source, "nodes", None)
+    if nodes is None:
+        return in_registry(source.runtime.registry)
+
+    def find(name: str, wanted: str) -> Operation:
+        if wanted and wanted not in source.spellings:
+            raise RegistrationError(
+                f"The workflow uses the instance '{source.name}' only, and not '{wanted}'."
+            )
+        known: Mapping[str, Operation] = source.nodes
+        if name not in known:
+            raise UnknownOperation(
+                f"There is no node '{name}' in '{source.name}'.", remedy=did_you_mean(name, known)
+            )
+        return known[name]
+
+    return find

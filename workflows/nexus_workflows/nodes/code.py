@@ -11,7 +11,6 @@ import asyncio
 import builtins
 import datetime
 import json
-import linecache
 import logging
 import math
 import os
@@ -89,8 +88,6 @@ def compile_code(node: str, source: object, *, asynchronous: bool) -> Code:
         ) from None
     except (ValueError, RecursionError, MemoryError) as failure:
         raise RegistrationError(f"Node '{node}': the code cannot be compiled: {told(failure)}.") from None
-    lines = source.splitlines(keepends=True)
-    linecache.cache[filename] = (len(source), None, lines, filename)
     reading = Reading.of(tree, known=frozenset(dir(builtins)) | PRESET.keys() | _GIVEN)
     return Code(source, compiled, reading, asynchronous=asynchronous)
 
@@ -171,7 +168,7 @@ class CodeStep:
 
     def _failed(self, call: Call, failure: BaseException) -> NodeFailed:
         logger.error("node '%s' failed", self.node, exc_info=failure)
-        where = _line(self.code.filename, failure, shown=call.in_process)
+        where = _line(self.code, failure, shown=call.in_process)
         if call.in_process:
             return NodeFailed(f"The code of node '{self.node}' failed{where}: {told(failure)}.")
         return NodeFailed(
@@ -205,14 +202,15 @@ def _plain(node: str, name: str, value: object) -> Any:
         ) from None
 
 
-def _line(filename: str, failure: BaseException, *, shown: bool) -> str:
+def _line(code: Code, failure: BaseException, *, shown: bool) -> str:
     """The last line of the author's that took part, and what is in it where that may be `shown`."""
     found, trace = 0, failure.__traceback__
     while trace is not None:
-        if trace.tb_frame.f_code.co_filename == filename:
+        if trace.tb_frame.f_code.co_filename == code.filename:
             found = trace.tb_lineno
         trace = trace.tb_next
     if not found:
         return ""
-    text = linecache.getline(filename, found).strip()[:80]
+    lines = code.source.splitlines()
+    text = lines[found - 1].strip()[:80] if found <= len(lines) else ""
     return f" in line {found}" + (f" ({text})" if shown and text else "")
