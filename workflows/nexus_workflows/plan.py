@@ -40,6 +40,9 @@ class Conditions:
     handles: int
 
 
+ALWAYS = Conditions(groups=(), joins=False, handles=-1)
+
+
 @dataclass(slots=True)
 class Planned:
     """One node. `constants` are arguments that are known, `dynamic` those to be filled, `brought` what

@@ -20,7 +20,7 @@ from nexus_workflows.nodes.catalogue import CODE, GENERIC, STEPS, Finder, make_s
 from nexus_workflows.nodes.code import CodeStep
 from nexus_workflows.nodes.merge import MergeStep
 from nexus_workflows.nodes.switch import SwitchStep
-from nexus_workflows.plan import Brought, Conditions, Edge, Plan, Planned
+from nexus_workflows.plan import ALWAYS, Brought, Conditions, Edge, Plan, Planned
 from nexus_workflows.segments import segments
 from nexus_workflows.steps import OperationStep, Step, Takes
 from nexus_workflows.values import GIVEN, Placeholder, Template, Typed, is_constant, placeholders, templates
@@ -62,6 +62,7 @@ class Planner:
         self._steps: dict[tuple[str, str], OperationStep] = {}
         self._numbers = {node.id: number for number, node in enumerate(self._order)}
         self._found: list[_Found] = []
+        self._controlled = False
         self._handled: dict[str, list[str]] = {}
         for failing, handler in graph.handlers.items():
             self._handled.setdefault(handler, []).append(failing)
@@ -73,6 +74,9 @@ class Planner:
     def plan(self) -> Plan:
         self._found = [self._look(node) for node in self._order]
         self._tell_demanded()
+        self._controlled = bool(self._graph.handlers) or any(
+            isinstance(found.step, SwitchStep) for found in self._found
+        )
         nodes = tuple(self._planned(number, found) for number, found in enumerate(self._found))
         before = [[self._numbers[name] for name in self._needs[node.id]] for node in self._order]
         after: list[list[int]] = [[] for _ in nodes]
@@ -88,7 +92,7 @@ class Planner:
             atomic=self._settings.atomic,
             limit=self._settings.limit,
             switches=switches,
-            controlled=bool(switches or self._graph.handlers),
+            controlled=self._controlled,
         )
         if plan.controlled:
             self._check_reachable(plan)
@@ -270,6 +274,8 @@ class Planner:
     def _conditions(self, found: _Found, connections: list[Connection]) -> Conditions:
         """See the runner: of the ways from one switch, of those to one input, and of those that only order,
         one must have been taken."""
+        if not self._controlled:
+            return ALWAYS
         groups: dict[object, list[Edge]] = {}
         for connection in connections:
             source = self._numbers[connection.source]
