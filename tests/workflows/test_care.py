@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from dataflow import DataFlow
+from dataflow import DataFlow, platform
 from nexus import Nexus, Session
 from nexus.errors import (
     ConfigurationError,
@@ -177,15 +177,23 @@ async def test_a_model_may_have_a_field_of_that_name(database: str) -> None:
     class Job:
         timeout: int
         retry: str = ""
+        database: str = ""
 
     app = Nexus(db)
     async with app.running():
         made = (
             await run(
-                app, nodes(("JobCreateNode", "make", {"timeout": 5, "retry": "no", "on_error": "fail"}))
+                app,
+                nodes(
+                    (
+                        "JobCreateNode",
+                        "make",
+                        {"timeout": 5, "retry": "no", "database": "here", "on_error": "fail"},
+                    )
+                ),
             )
         )["make"]
-    assert (made["timeout"], made["retry"]) == (5, "no")
+    assert (made["timeout"], made["retry"], made["database"]) == (5, "no", "here")
 
 
 async def test_a_node_chooses_a_tenant_where_the_session_has_none(database: str) -> None:
@@ -224,6 +232,8 @@ async def test_a_node_chooses_a_tenant_where_the_session_has_none(database: str)
 
 
 async def test_retries_as_programs_use_them() -> None:
+    assert platform.RetryHandler is RetryHandler
+    assert platform.CircuitBreaker is CircuitBreaker
     handler = RetryHandler(RetryConfig(max_attempts=3, base_delay=0.001, retry_on=("any",)))
     calls: list[int] = []
 

@@ -256,3 +256,14 @@ def test_dates_in_code_are_aware() -> None:
     workflow = nodes(("PythonCodeNode", "it", {"code": "result = (datetime.now() - then).days"}))
     then = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=3)
     assert LocalRuntime().execute(workflow, {"then": then})[0]["it"]["result"] == 3
+
+
+async def test_what_is_imported_is_not_asked_for(plain: Nexus) -> None:
+    source = "from math import *\nimport os.path as p, json\n"
+    source += "result = [floor(2.5), p.basename('a/b'), json.dumps(1)]"
+    assert await one(plain, source) == {"result": [2, "b", "1"]}
+    source = "try:\n    1 / 0\nexcept ZeroDivisionError as e:\n    result = [str(e) for _ in range(1)]\n"
+    assert await one(plain, source) == {"result": ["division by zero"]}
+    source = "match [1, 2]:\n    case [a, *b]:\n        result = (lambda c: c + a)(b[0])\n"
+    source += "with open(os.devnull) as f: pass"
+    assert await one(plain, source) == {"result": 3}

@@ -102,18 +102,8 @@ class Planner:
 
     def _look(self, node: Node) -> _Found:
         given = node.parameters
-        wanted = given.get("db_instance", given.get("database", ""))
-        if not isinstance(wanted, str):
-            raise RegistrationError(f"Node '{node.id}': the instance is said by its name.")
         kind = _kind(node)
-        try:
-            step = self._step(kind, node, wanted)
-        except UnknownOperation:
-            if node.kind in GENERIC and kind == node.kind:
-                raise RegistrationError(
-                    f"Node '{node.id}': {node.kind} needs the parameter 'model'."
-                ) from None
-            raise
+        step = self._step_of(kind, node)
         if not given:
             return _Found(node, step, {}, {})
         accepted = step.takes.types
@@ -126,6 +116,27 @@ class Planner:
         own = {name: value for name, value in given.items() if name not in about and name not in config}
         self._check_place(node, step, about)
         return _Found(node, step, own, about)
+
+    def _step_of(self, kind: str, node: Node) -> Step:
+        place = next((name for name in ("db_instance", "database") if name in node.parameters), "")
+        wanted = node.parameters[place] if place else ""
+        try:
+            if isinstance(wanted, str):
+                return self._step(kind, node, wanted)
+            raise RegistrationError(f"Node '{node.id}': the instance is said by its name.")
+        except UnknownOperation:
+            if node.kind in GENERIC and kind == node.kind:
+                raise RegistrationError(
+                    f"Node '{node.id}': {node.kind} needs the parameter 'model'."
+                ) from None
+            raise
+        except RegistrationError:
+            if not place:
+                raise
+            step = self._step(kind, node, "")
+            if place not in step.takes.types:  # where a model has a field of that name, it is the field
+                raise
+            return step
 
     def _step(self, kind: str, node: Node, wanted: str) -> Step:
         known = self._steps.get((kind, wanted))  # operations keep nothing between nodes: one does for all

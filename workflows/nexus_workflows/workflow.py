@@ -179,7 +179,8 @@ class Workflow:
 
 def _conditions(node: Node, connections: Iterable[Any]) -> set[str]:
     asked = node.parameters.get("condition") or node.parameters.get("value")
-    return set(getattr(asked, "names", ())) - {connection.input for connection in connections}
+    known = {connection.input for connection in connections} | node.parameters.keys()
+    return set(getattr(asked, "names", ())) - known
 
 
 def _field(given: Input) -> Any:

@@ -30,7 +30,8 @@ class Reading:
         stored = {node.id for node in names if not isinstance(node.ctx, ast.Load)} | set(_declared(tree))
         loaded = {node.id for node in names if isinstance(node.ctx, ast.Load)}
         asked = _Asked.of(tree)
-        free = loaded - stored - known
+        stars = any(isinstance(node, ast.alias) and node.name == "*" for node in ast.walk(tree))
+        free = set[str]() if stars else loaded - stored - known
         return cls(
             assigned=frozenset(_assigned(tree)),
             needed=frozenset((asked.taken | free) - asked.tried),
