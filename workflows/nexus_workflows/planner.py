@@ -131,12 +131,18 @@ class Planner:
                 ) from None
             raise
         except RegistrationError:
-            if not place:
+            field = self._with_field(kind, node, place) if place else None
+            if field is None:
                 raise
+            return field
+
+    def _with_field(self, kind: str, node: Node, name: str) -> Step | None:
+        """Where the model has a field of that name, it is the field that is meant."""
+        try:
             step = self._step(kind, node, "")
-            if place not in step.takes.types:  # where a model has a field of that name, it is the field
-                raise
-            return step
+        except (RegistrationError, UnknownOperation):
+            return None
+        return step if name in step.takes.types else None
 
     def _step(self, kind: str, node: Node, wanted: str) -> Step:
         known = self._steps.get((kind, wanted))  # operations keep nothing between nodes: one does for all
