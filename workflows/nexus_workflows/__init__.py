@@ -2,6 +2,7 @@
 
 from nexus.resilience import CircuitBreaker, CircuitBreakerConfig, RetryConfig, RetryHandler
 from nexus_workflows.builder import WorkflowBuilder
+from nexus_workflows.function import Flow, Reference, workflow
 from nexus_workflows.nodes.own import node
 from nexus_workflows.runtime import AsyncLocalRuntime, ExecutionContext, LocalRuntime
 from nexus_workflows.workflow import Workflow, WorkflowRun
@@ -11,11 +12,14 @@ __all__ = [
     "CircuitBreaker",
     "CircuitBreakerConfig",
     "ExecutionContext",
+    "Flow",
     "LocalRuntime",
+    "Reference",
     "RetryConfig",
     "RetryHandler",
     "Workflow",
     "WorkflowBuilder",
     "WorkflowRun",
     "node",
+    "workflow",
 ]

@@ -62,7 +62,10 @@ class WorkflowBuilder:
             raise RegistrationError(
                 f"Node '{node_id}': {node_type!r:.80} is not a node.", remedy="Make one of it with @node."
             )
-        self._nodes[node_id] = Node(node_id, kind, prepare(kind, node_id, config or {}))
+        try:
+            self._nodes[node_id] = Node(node_id, kind, prepare(kind, node_id, config or {}))
+        except RecursionError:
+            raise RegistrationError(f"Node '{node_id}': its parameters are nested without end.") from None
         return node_id
 
     def add_connection(self, source: str, output: str, target: str = "", input: str = "") -> None:
