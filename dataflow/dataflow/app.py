@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Hashable, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -24,16 +25,17 @@ from dataflow.nodes.own import node_of_class, node_of_function
 from dataflow.options import PREFIX, options_from
 from dataflow.records import TableRecords
 from dataflow.schema import SchemaCache, SchemaMode
-from dataflow.scope import tenant
 from dataflow.store import Store
 from dataflow.sync import SyncDataFlow
 from dataflow.validation import Mode, validate_cycle
 from nexus.errors import ConfigurationError, RegistrationError, did_you_mean
 from nexus.feed import Feed
+from nexus.instances import announce, withdraw
 from nexus.operation import Effect, Operation
 from nexus.policy import Policy
 from nexus.registry import Registry
 from nexus.runtime import Runtime
+from nexus.session import tenant
 
 T = TypeVar("T", bound=type)
 
@@ -65,8 +67,8 @@ class DataFlow(Direct):
     database; in the one of `system_url` where that is given, or DATAFLOW_SYSTEM_URL. With
     `existing_schema_mode=True` that is by default the file nexus_platform.db in the current folder.
 
-    Its `name` is what is given, else that of its database: the file's without its ending, `memory`, or the
-    one on the server.
+    Its `name` is what workflows call this instance by, where several are used; without one, it is that of its
+    database: the file's without its ending, `memory`, or the one on the server.
 
     The other options are those of `Options`, and those of URLs, as `ssl_ca`. Raises DatabaseUrlError for a
     URL that cannot be used, ConfigurationError for options that cannot be honoured, TypeError for those that
@@ -96,9 +98,13 @@ class DataFlow(Direct):
         self.bulk = Bulk(self.database)
         self.aggregates = Aggregates(self.database)
         self._records = self._platform_records(system_url)
+        self._url = url
         self._models: dict[str, Model] = {}
+        self._made: dict[str, list[Operation]] = {}
         self._own: list[Operation] = []
         self._runtimes: list[Runtime] = []
+        self._withdrawn = False
+        announce(self)
 
     @property
     def models(self) -> Mapping[str, Model]:
@@ -107,6 +113,9 @@ class DataFlow(Direct):
     @property
     def runtime(self) -> Runtime:
         """That of the application it was attached to last, else one of its own."""
+        if self._withdrawn:  # it is used again
+            self._withdrawn = False
+            announce(self)
         if not self._runtimes:
             registry, policy = Registry(), Policy()
             self.contribute(Runtime(registry, policy, Feed(registry, policy)))
@@ -155,10 +164,13 @@ class DataFlow(Direct):
         self._models[model.name] = model
         try:
             validate_cycle(model, mode)
-            self._publish(self._operations(model))
+            self._made[model.name] = self._operations(model)
+            self._publish(self._made[model.name])
         except BaseException:
             del self._models[model.name]
+            self._made.pop(model.name, None)
             raise
+        announce(self)
         self.changes.follow(model)
         refuse_instances(cls)
         return cls
@@ -226,9 +238,34 @@ class DataFlow(Direct):
         self._own.append(operation)
 
     def contribute(self, runtime: Runtime) -> None:
-        operations = [o for model in self._models.values() for o in self._operations(model)]
-        runtime.registry.add(*operations, *self._own)
+        made = (operation for made in self._made.values() for operation in made)
+        runtime.registry.add(*made, *self._own)
         self._runtimes.append(runtime)
+
+    @property
+    def spellings(self) -> frozenset[str]:
+        """What workflows may call this instance by."""
+        dialect = self.database.dialect
+        return frozenset((self.name, dialect.name, dialect.location, self._url))
+
+    @property
+    def identity(self) -> Hashable:
+        """The same for two instances that have the same data."""
+        dialect = self.database.dialect
+        return (dialect.name, dialect.location) if dialect.lasting else id(self)
+
+    @property
+    def shapes(self) -> Mapping[str, Hashable]:
+        """What the table of each model is."""
+        return {name: model.shape for name, model in self._models.items()}
+
+    @property
+    def nodes(self) -> Mapping[str, Operation]:
+        """The operations by the names of their nodes and by their own."""
+        made = [operation for each in self._made.values() for operation in each]
+        return {operation.name: operation for operation in made} | {
+            operation.node: operation for operation in made
+        }
 
     @property
     def sync(self) -> SyncDataFlow:
@@ -262,13 +299,17 @@ class DataFlow(Direct):
         return tenant(name)
 
     async def close(self) -> None:
-        """Close the connections of the running event loop."""
+        """Close the connections of the running event loop. Workflows that belong to no application do not
+        find the models any more, until they are used again."""
+        self._withdrawn = True
+        withdraw(self)
         await self.database.close()
         if self._system is not self.database:
             await self._system.close()
 
     def _operations(self, model: Model) -> list[Operation]:
-        return model_operations(model, self.store, self.bulk, self.aggregates)
+        made = model_operations(model, self.store, self.bulk, self.aggregates)
+        return [replace(operation, source=self.name) for operation in made]
 
 
 class PoolManager:

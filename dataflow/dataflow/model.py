@@ -57,6 +57,12 @@ class Model:
         return msgspec.defstruct(self.name, fields, module="dataflow.records", gc=False)
 
     @property
+    def shape(self) -> str:
+        """The same for two models whose tables are alike."""
+        fields = [(f.name, f.kind.value, f.nullable, f.length, f.choices) for f in self.fields.values()]
+        return repr((self.table_name, fields, self.multi_tenant, self.soft_delete, self.versioned))
+
+    @property
     def relations(self) -> Mapping[str, Relation]:
         """Those of all models that are registered by now. Raises RegistrationError for a declared one that
         cannot be."""

@@ -7,37 +7,18 @@ it either.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
-from contextvars import ContextVar
 
 from dataflow.model import DELETED_AT, TENANT, Model
 from nexus.errors import Forbidden
 from nexus.filters import EVERYTHING, All, Any, Filter, Inside, Not, Related, Test, relations_in
-from nexus.session import Session
-
-_chosen: ContextVar[str | None] = ContextVar("tenant", default=None)
-
-
-@contextlib.contextmanager
-def tenant(name: str) -> Iterator[None]:
-    """Act for the tenant `name`: for trusted code in this process, whose session has none. Raises Forbidden
-    inside of another tenant's block."""
-    if not name or "\0" in name:
-        raise ValueError("A tenant has a name.")
-    if _chosen.get() not in (None, name):
-        raise Forbidden(f"Inside of the tenant '{_chosen.get()}' no other can be chosen.")
-    token = _chosen.set(name)
-    try:
-        yield
-    finally:
-        _chosen.reset(token)
+from nexus.session import CHOSEN_TENANT, Session
 
 
 def tenant_of(session: Session, model: Model) -> str:
     """The tenant on whose behalf a session uses a multi-tenant model. Raises Forbidden when there is none,
     or when trusted code has chosen another than the session's."""
-    chosen = _chosen.get()
+    chosen = CHOSEN_TENANT.get()
     if session.tenant is None and chosen is None:
         raise Forbidden(
             f"'{model.route}' belongs to tenants, and this session has none.",

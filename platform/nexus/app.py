@@ -6,11 +6,13 @@ import dataclasses
 import functools
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 from nexus import plugins
 from nexus.channel import Channel
 from nexus.config import Settings
+from nexus.discovery import discovered
 from nexus.errors import RegistrationError
 from nexus.feed import Feed
 from nexus.operation import Operation, operation
@@ -86,13 +88,29 @@ class Nexus:
         if contributor.changes is not None:
             self.feed.add(contributor.changes)
 
-    def register(self, name: str, workflow: Runnable, *, record: bool = True) -> None:
-        """Offer a workflow under `name`, also while the server runs. Its runs are recorded, unless `record`
-        is False or none are."""
+    def register(self, name: str, workflow: Runnable, *, replace: bool = False, record: bool = True) -> None:
+        """Offer a workflow under `name`, also while the server runs. With `replace` it takes the place of the
+        one of that name; runs that have begun end as they were. Its runs are recorded, unless `record` is
+        False or none are."""
         if not isinstance(name, str):
             raise RegistrationError("register() takes the name first, then the workflow.")
         made: Operation = workflow.as_operation(name, self.registry)
-        self._add(made if record else dataclasses.replace(made, recorded=False))
+        if not record:
+            made = dataclasses.replace(made, recorded=False)
+        self._add(made, replace=replace)
+
+    def unregister(self, name: str) -> None:
+        """Offer it no more. Raises UnknownOperation."""
+        self.registry.remove(name)
+
+    def discover(self, folder: str | Path = ".") -> list[str]:
+        """Register the workflows in the files `workflows/*.py` and `*_workflow.py` of a folder, each under
+        its variable's name; the names. The files are run: this is never done unasked. Raises
+        RegistrationError for a file that cannot be loaded, and registers none then."""
+        found = discovered(Path(folder))
+        for name, workflow in found.items():
+            self.register(name, workflow)
+        return list(found)
 
     def operation(self, function: Any) -> Operation:
         """Offer an async function `(call, **arguments)` as an operation of its own name; a decorator."""
@@ -119,14 +137,18 @@ class Nexus:
             for contributor in self._contributors:
                 await contributor.close()
 
-    def _add(self, made: Operation) -> None:
+    def _add(self, made: Operation, *, replace: bool = False) -> None:
         """With the first operation whose runs are recorded come those on runs."""
         runs = self.runtime.runs
-        if made.recorded and runs is not None and not runs.source.open:
-            self.registry.add(made, *run_operations(runs))
-            runs.source.open = True
+        first = made.recorded and runs is not None and not runs.source.open
+        beside = run_operations(runs) if first and runs is not None else []
+        if replace:
+            self.registry.replace(made)
+            self.registry.add(*beside)
         else:
-            self.registry.add(made)
+            self.registry.add(made, *beside)
+        if first and runs is not None:
+            runs.source.open = True
 
     def _recorders(self) -> list[Recording]:
         return [known for known in self._contributors if isinstance(known, Recording)]

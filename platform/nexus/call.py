@@ -150,6 +150,12 @@ class Call:
             part._block = await self._opened().inside()
         return part
 
+    def took(self, part: Call) -> None:
+        """Count what a part that was a transaction of its own has committed as this call's."""
+        if part.written:
+            self.written |= part.written
+            self.kept = True
+
     def check(self) -> None:
         """Raises NexusError when the call cannot be used, or not from here."""
         if self.over:

@@ -21,9 +21,11 @@ class Settings:
 
     `body_limit` bounds one request, in bytes, on every channel. `shutdown` is how many seconds running
     requests get to end. `app` is where the CLI finds the application: `module:name` or `path.py:name`.
-
     `record_runs` says whether runs of workflows are recorded; of those that have ended the last `runs_kept`
     are kept, for `runs_days` days. `background_runs` is how many may go on unattended at once.
+
+    `template_env` names the variables of the environment that templates of workflows may read, with commas
+    between them.
     """
 
     app: str = ""
@@ -36,6 +38,7 @@ class Settings:
     runs_kept: int = 10_000
     runs_days: int = 30
     background_runs: int = 100
+    template_env: str = ""
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:

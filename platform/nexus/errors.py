@@ -22,7 +22,8 @@ NexusError                    NX-500   the root; a failure whose cause is ours
 ├── RunCancelled              NX-499   somebody cancelled the run of the workflow
 ├── TimedOut                  NX-504   also an asyncio.TimeoutError
 ├── Unavailable               NX-503   a resource is busy or gone; trying again may help
-│   └── Retryable             NX-505   the database gave up in favour of another transaction; nothing was kept
+│   ├── Retryable             NX-505   the database gave up in favour of another transaction; nothing was kept
+│   └── CircuitOpen           NX-506   not tried, since it has failed too often (`resilience.py`)
 ├── SlowConsumer              NX-429   a subscriber that does not keep up
 ├── WriteInRead               NX-501   an operation declared as reading tries to write
 ├── RegistrationError         DF-801   a model, workflow or operation that cannot be registered

@@ -7,8 +7,9 @@ import functools
 import inspect
 import re
 import typing
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from dataclasses import field as member
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -69,7 +70,11 @@ class Operation:
     which workflows know it. An `internal` operation is for workflows only: no channel sees it. `managed` are
     arguments that may be given and are dropped, since the operation fills them itself; `later` those that are
     documented and refused as not available yet. Runs of a `recorded` one are kept, `version` is the digest of
-    its declaration. What the `platform` offers itself may have a reserved name.
+    its declaration. What the `platform` offers itself may have a reserved name. `waits` says that it may wait
+    for the world outside for long, and keeps no transaction meanwhile: it cannot be a part of one.
+
+    `model` is the model that it is about, `source` the name of the instance that it comes from, `types` those
+    of the model's fields, wherever in the arguments they stand.
     """
 
     name: str
@@ -90,6 +95,10 @@ class Operation:
     recorded: bool = False
     version: str = ""
     platform: bool = False
+    waits: bool = False
+    model: str = ""
+    source: str = ""
+    types: Mapping[str, Any] = member(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name) or len(self.name) > _LONGEST_NAME:

@@ -16,7 +16,7 @@ _ONLY = {
     ),
     "auto_discovery": (
         False,
-        "Nothing is discovered by scanning files: pass the DataFlow, register workflows.",
+        "Files are only searched when asked: app.discover(folder) registers the workflows in a folder.",
     ),
 }
 _LATER = frozenset(

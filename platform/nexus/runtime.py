@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from nexus.call import CURRENT, Call, is_in_process
 from nexus.deadline import deadline_in, until
 from nexus.errors import InvalidInput, NexusError, Retryable
+from nexus.operation import Operation
 from nexus.policy import Policy
 from nexus.registry import Registry
 from nexus.run import Running, Work
@@ -36,7 +37,7 @@ class Runtime:
 
     async def invoke(
         self,
-        name: str,
+        name: str | Operation,
         arguments: Given,
         session: Session,
         *,
@@ -47,7 +48,8 @@ class Runtime:
     ) -> Any:
         """Run one operation for `session`: check the permission, validate the arguments, run, commit, and
         only then wake the feed. Whatever fails, nothing of it stays behind. What the database gave up in
-        favour of another transaction is begun anew, a few times.
+        favour of another transaction is begun anew, a few times. Only code in this process has an Operation
+        to give instead of its name.
 
         A run of a workflow is recorded. With an idempotency `key`, a start that was made before, by this
         session and with the same input, is not made again: it gives that run's result, or Started while it
@@ -55,7 +57,7 @@ class Runtime:
 
         Raises NexusError only; what a handler raises otherwise is logged and becomes the root of the tree,
         without its message."""
-        operation = self.registry.outside(name)
+        operation = self.registry.outside(name) if isinstance(name, str) else name
         session = self.policy.current(session)
         self.policy.check(session, operation)
         accepted = operation.arguments.accept(arguments, in_process=is_in_process(channel))

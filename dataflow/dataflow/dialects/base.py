@@ -92,14 +92,15 @@ class Dialect(Protocol):
 
     `overflow` is how many connections more there may be while they are needed. `writers` is None where any
     of the `readers` connections may write. `returning` says which of insert, update and delete can return
-    their rows; it is known once a connection is open.
-    `makes_log` says that the log's own tables may be made when they are missing, `repeats_indexes` that
-    CREATE INDEX knows IF NOT EXISTS, `has_arrays` that lists can be kept as arrays.
+    their rows; it is known once a connection is open. `lasting` says that the database is there for others
+    and after this instance, too. `makes_log` says that the log's own tables may be made when they are
+    missing, `repeats_indexes` that CREATE INDEX knows IF NOT EXISTS, `has_arrays` that lists can be arrays.
     """
 
     name: str
     location: str
     database: str
+    lasting: bool
     compiler: sa.engine.Dialect
     readers: int
     overflow: int

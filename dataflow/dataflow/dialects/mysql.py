@@ -111,6 +111,7 @@ class Mysql:
         self._connect_timeout = number(address, "connect_timeout", 10)
         self._tls = tls.tls_of(address)
         self.location = repr(address)
+        self.lasting = True
         self.readers = int(number(address, "pool_size", 10))
         self.returning: frozenset[str] = frozenset()
         self.compiler: sa.engine.Dialect = aiomysql_sql.dialect()

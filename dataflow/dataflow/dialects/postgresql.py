@@ -72,6 +72,7 @@ class Postgresql:
         self._connect_timeout = number(address, "connect_timeout", 10)
         self._tls = tls.tls_of(address)
         self.location = repr(address)
+        self.lasting = True
         self.readers = int(number(address, "pool_size", 10))
         self.compiler: sa.engine.Dialect = asyncpg_sql.dialect()  # type: ignore[no-untyped-call]
 

@@ -88,10 +88,12 @@ class Sqlite:
             self._remove = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
             self.path = Path(folder, "memory.db")
             self.location = ":memory:"
+            self.lasting = False
             self._synchronous = "OFF"  # it ends with the process: there is nothing to be durable for
         else:
             self.path = Path(path).absolute()
             self.location = str(self.path)
+            self.lasting = True
             self._synchronous = "FULL"
 
     def column_type(self, field: Field) -> sa.types.TypeEngine[Any]:

@@ -58,16 +58,8 @@ _LATER = frozenset(
         "cache_key",
         "cache_ttl",
         "cache_warm_up",
-        "database",
-        "db_instance",
-        "model_name",
-        "monitoring",
-        "on_error",
         "read_preference",
-        "retry",
         "streaming",
-        "tenant_id",
-        "timeout",
     }
 )
 """Parameters that are documented for every node and not built yet."""
@@ -83,6 +75,8 @@ def placed(model: Model, verb: str, node: str, effect: Effect, summary: str, **p
         summary=summary,
         managed=model.managed if effect in (Effect.CREATE, Effect.UPDATE) else frozenset(),
         later=_LATER - model.fields.keys(),
+        model=model.name,
+        types={field.name: field.given_type for field in model.fields.values()},
         **parts,
     )
 
