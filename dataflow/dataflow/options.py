@@ -122,7 +122,16 @@ def _checked(given: dict[str, object], where: str) -> dict[str, object]:
         elif (option := _ALIASES.get(name, name)) not in names:
             near = nearest(
                 name,
-                [*names, *_ALIASES, *_ONLY, "database_url", "auto_migrate", "existing_schema_mode", "pools"],
+                [
+                    *names,
+                    *_ALIASES,
+                    *_ONLY,
+                    "database_url",
+                    "auto_migrate",
+                    "existing_schema_mode",
+                    "system_url",
+                    "pools",
+                ],
             )
             raise TypeError(f"{where} has no option '{name}'" + (f"; did you mean '{near}'?" if near else ""))
         elif option in chosen and chosen[option] != value:
