@@ -15,7 +15,7 @@ PREFIX = "DATAFLOW_"
 
 _ELSEWHERE = frozenset({"database_url", "execution_timeout"})
 """Variables that others read."""
-_ARGUMENTS = ("database_url", "name", "auto_migrate", "existing_schema_mode", "pools")
+_ARGUMENTS = ("database_url", "name", "auto_migrate", "existing_schema_mode", "system_url", "pools")
 
 _ALIASES = {"pool_max_overflow": "max_overflow", "connection_pool_size": "pool_size"}
 _ONLY: dict[str, tuple[object, str]] = {
