@@ -115,8 +115,8 @@ class Block:
             self._leave()
 
     async def undo(self) -> None:
-        """Leave nothing of it behind. What cannot be undone alone spoils the outer block, which then is undone
-        as a whole: whoever undoes has a reason of its own to raise."""
+        """Leave nothing of it behind. What cannot be undone alone spoils the outer block, which then is
+        undone as a whole: whoever undoes has a reason of its own to raise."""
         self.over = True
         try:
             await self._each("undo" if self._outer is not None else "rollback")
