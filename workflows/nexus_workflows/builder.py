@@ -100,9 +100,9 @@ class WorkflowBuilder:
 
         `inputs` are types of run inputs by name, or `(type, default)`. `output` is what a run gives, with
         templates, instead of every node's result; `output_type` is its type, for those who call. With
-        `transaction="none"` each write is kept as it is made. At most `max_concurrent_nodes` run at once where an
-        application runs it; a runtime has a limit of its own. Raises RegistrationError for a workflow that is
-        empty or goes in a circle."""
+        `transaction="none"` each write is kept as it is made. At most `max_concurrent_nodes` run at once
+        where an application runs it; a runtime has a limit of its own. Raises RegistrationError for a
+        workflow that is empty or goes in a circle."""
         if not self._nodes:
             raise RegistrationError("A workflow needs at least one node.", remedy="Add one with add_node().")
         _check_name(name, "a workflow")

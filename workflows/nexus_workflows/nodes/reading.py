@@ -15,8 +15,8 @@ _COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 @dataclass(frozen=True, slots=True)
 class Reading:
     """`assigned` are the variables that are its own, `needed` those that must come from outside, `wanted`
-    those that may; `mentioned` are all names that it uses. `reaches` says that it may touch more than its inputs, as a database; `dynamic` that its
-    inputs are used in a way that cannot be seen."""
+    those that may; `mentioned` are all names that it uses. `reaches` says that it may touch more than its
+    inputs, as a database; `dynamic` that its inputs are used in a way that cannot be seen."""
 
     assigned: frozenset[str]
     needed: frozenset[str]
