@@ -16,7 +16,7 @@ _WHOLE = ("data", "result")
 
 class Result(dict[str, Any]):
     """A dictionary that also answers `data` and `result`, where it has no such key: a list's records, else
-    the whole; None for the record that says that there is none."""
+    the whole; None for the record that says that there is none. They are `in` it, not among its keys."""
 
     __slots__ = ()
 

@@ -37,6 +37,14 @@ async def test_inputs_are_variables_and_input_data(plain: Nexus) -> None:
         await one(plain, "result = input_data.get('m', 1)", o=3)
 
 
+async def test_a_name_of_pythons_own_is_an_input_when_declared(plain: Nexus) -> None:
+    workflow = nodes(("PythonCodeNode", "it", {"code": "result = id"}))
+    built = workflow.build(inputs={"id": int}, max_concurrent_nodes=1)
+    assert (await run(plain, built, id=7))["it"]["result"] == 7
+    with pytest.raises(RegistrationError, match="1 or more"):
+        workflow.build(max_concurrent_nodes=0)
+
+
 async def test_parameters_beside_the_code_are_inputs(plain: Nexus) -> None:
     workflow = nodes(("PythonCodeNode", "it", {"code": "xs.append(n)\nresult = xs", "xs": [1], "n": "{{n}}"}))
     for number in (2, 3):

@@ -30,15 +30,16 @@ async def test_connections_go_back_after_cancellations_at_any_moment(app: Nexus)
         ("ProductCreateNode", "c", {"name": "z", "retry": 2}),
     ).build()
     runtime = AsyncLocalRuntime(app)
-    await runtime.execute_async(workflow)
+    await asyncio.gather(*(runtime.execute_async(workflow) for _ in range(30)))  # all connections are open
     for moment in range(40):
         task: asyncio.Task[Any] = asyncio.ensure_future(runtime.execute_async(workflow))
         for _ in range(moment):
             await asyncio.sleep(0)
         if moment % 4 == 3:
             await asyncio.sleep(0.001 * moment)
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        asked = task.cancel()
+        outcome = (await asyncio.gather(task, return_exceptions=True))[0]
+        assert isinstance(outcome, asyncio.CancelledError) or not asked, outcome
     async with asyncio.timeout(20):
         await asyncio.gather(*(runtime.execute_async(workflow) for _ in range(30)))
     assert await count(app) % 3 == 0

@@ -94,13 +94,15 @@ class WorkflowBuilder:
         output: Any = None,
         output_type: Any = None,
         transaction: Literal["auto", "none"] = "auto",
+        max_concurrent_nodes: int = 10,
     ) -> Workflow:
         """The workflow as declared so far.
 
         `inputs` are types of run inputs by name, or `(type, default)`. `output` is what a run gives, with
         templates, instead of every node's result; `output_type` is its type, for those who call. With
-        `transaction="none"` each write is kept as it is made. Raises RegistrationError for a workflow that is
-        empty or goes in a circle."""
+        `transaction="none"` each write is kept as it is made. At most `max_concurrent_nodes` run at once
+        where an application runs it; a runtime has a limit of its own. Raises RegistrationError for a
+        workflow that is empty or goes in a circle."""
         if not self._nodes:
             raise RegistrationError("A workflow needs at least one node.", remedy="Add one with add_node().")
         _check_name(name, "a workflow")
@@ -108,6 +110,8 @@ class WorkflowBuilder:
             raise RegistrationError(
                 f"transaction={transaction!r:.40} cannot be honoured.", remedy="Known: auto, none."
             )
+        if max_concurrent_nodes < 1:
+            raise RegistrationError("max_concurrent_nodes is 1 or more.")
         declared = dict(self._inputs)
         for key, given in (inputs or {}).items():
             _check_name(key, "an input")
@@ -123,6 +127,7 @@ class WorkflowBuilder:
             output_type=Any if output_type is None else output_type,
             atomic=transaction == "auto",
             registry=self._registry,
+            limit=max_concurrent_nodes,
         )
 
     def as_operation(self, name: str, registry: Registry) -> Operation:

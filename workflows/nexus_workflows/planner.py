@@ -13,6 +13,7 @@ import msgspec
 from nexus.errors import RegistrationError, UnknownOperation, did_you_mean
 from nexus.operation import Operation
 from nexus_workflows import care as cares
+from nexus_workflows.checks import check_reachable, check_single
 from nexus_workflows.conversion import converter, converts
 from nexus_workflows.errors import InvalidConnection, InvalidParameter
 from nexus_workflows.graph import ORDER, Connection, Graph, Node
@@ -95,9 +96,9 @@ class Planner:
             controlled=self._controlled,
         )
         if plan.controlled:
-            self._check_reachable(plan)
+            check_reachable(plan)
         else:
-            self._check_single(nodes)
+            check_single(nodes)
         return plan
 
     def _look(self, node: Node) -> _Found:
@@ -338,38 +339,6 @@ class Planner:
         return node in self._asked
 
     _asked: set[str] | None = None
-
-    def _check_single(self, nodes: tuple[Planned, ...]) -> None:
-        for node in nodes:
-            for each in node.brought:
-                if len(each.edges) > 1:
-                    first, second = (nodes[edge.source].id for edge in each.edges[:2])
-                    raise InvalidConnection(
-                        f"Node '{node.id}': '{first}' and '{second}' both bring '{each.input}'.",
-                        remedy="Bring them to two inputs, or join them in a MergeNode.",
-                    )
-
-    def _check_reachable(self, plan: Plan) -> None:
-        """Refuse a node that comes after two ways of one switch, of which a run takes one."""
-        behind: list[dict[int, str]] = []
-        for node in plan.nodes:
-            ways: dict[int, str] = {}
-            for edges in () if node.conditions.joins else node.conditions.groups:
-                if len(edges) > 1:
-                    continue
-                edge = edges[0]
-                here = dict(behind[edge.source])
-                switch = plan.switches.get(edge.source)
-                if switch is not None and edge.output and edge.output[0] in switch.gives.routes:
-                    here[edge.source] = edge.output[0]
-                for number, way in here.items():
-                    if ways.setdefault(number, way) != way:
-                        raise RegistrationError(
-                            f"Node '{node.id}' can never run: it comes after both '{ways[number]}' and"
-                            f" '{way}' of '{plan.nodes[number].id}'.",
-                            remedy="Join ways in a MergeNode.",
-                        )
-            behind.append(ways)
 
 
 def _kind(node: Node) -> str:

@@ -53,6 +53,7 @@ class Workflow:
     output_type: Any = Any
     atomic: bool = True
     registry: Any = None
+    limit: int = 10
     plans: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
@@ -71,7 +72,7 @@ class Workflow:
         find: Finder,
         *,
         version: Any = None,
-        limit: int = 10,
+        limit: int | None = None,
         whole: bool = False,
         debug: bool = False,
         extra: Iterable[str] = (),
@@ -79,7 +80,7 @@ class Workflow:
         """The same with nodes from wherever `find` finds them. When `version` gives another value than at
         planning, they are looked for anew. `whole` asks for every result, whatever the output is, `debug` for
         each node's time in the log; `extra` are inputs beside those that are known."""
-        settings = Settings(name, self.atomic, limit)
+        settings = Settings(name, self.atomic, limit or self.limit)
         planner = Planner(self.graph, find, settings)
         plan = planner.plan()
         planned: list[Any] = [plan, version() if version is not None else None]
@@ -147,6 +148,9 @@ class Workflow:
             if undeclared not in fields:
                 fields[undeclared] = (undeclared, Any) if required else (undeclared, Any | UnsetType, UNSET)
         asked = used | read.keys() | {template.source for template in templates(self.output)}
+        for node in self.graph.nodes.values():
+            if node.kind in CODE:
+                asked |= node.parameters["code"].reading.mentioned
         if not dynamic and (unused := [given for given in declared if given not in asked]):
             raise RegistrationError(f"{name}: the input '{unused[0]}' is declared and not used.")
         if dynamic:

@@ -15,12 +15,13 @@ _COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 @dataclass(frozen=True, slots=True)
 class Reading:
     """`assigned` are the variables that are its own, `needed` those that must come from outside, `wanted`
-    those that may. `reaches` says that it may touch more than its inputs, as a database; `dynamic` that its
-    inputs are used in a way that cannot be seen."""
+    those that may; `mentioned` are all names that it uses. `reaches` says that it may touch more than its
+    inputs, as a database; `dynamic` that its inputs are used in a way that cannot be seen."""
 
     assigned: frozenset[str]
     needed: frozenset[str]
     wanted: frozenset[str]
+    mentioned: frozenset[str]
     reaches: bool
     dynamic: bool
 
@@ -36,6 +37,7 @@ class Reading:
             assigned=frozenset(_assigned(tree)),
             needed=frozenset((asked.taken | free) - asked.tried),
             wanted=frozenset(asked.tried),
+            mentioned=frozenset(loaded),
             reaches=any(_foreign(node) for node in ast.walk(tree)) or bool(loaded & _HIDDEN),
             dynamic=asked.dynamic,
         )
