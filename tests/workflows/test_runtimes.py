@@ -27,7 +27,7 @@ from nexus_workflows import AsyncLocalRuntime, ExecutionContext, LocalRuntime, W
 from tests.workflows.support import nodes
 
 
-def _shop(url: str = ":memory:", name: str = "") -> DataFlow:
+def _shop(url: str = ":memory:", name: str | None = None) -> DataFlow:
     db = DataFlow(url, name=name)
 
     @db.model
