@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, settings
 
 from dataflow import DataFlow
 from nexus import LOCAL, Nexus
-from tests.support.databases import DATABASES, FOLLOWED, empty_database
+from tests.support.databases import DATABASES, empty_database
 
 settings.register_profile("quick", max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 settings.register_profile("long", max_examples=3000, deadline=None, suppress_health_check=list(HealthCheck))
@@ -37,10 +37,10 @@ def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A test that uses a database runs on each kind; one that follows changes, on those with a change log."""
+    """A test that uses a database runs on each kind, or on those that its marker `databases` names."""
     if "database" in metafunc.fixturenames:
-        followed = metafunc.definition.get_closest_marker("feed") is not None
-        metafunc.parametrize("database", FOLLOWED if followed else DATABASES, indirect=True)
+        named = metafunc.definition.get_closest_marker("databases")
+        metafunc.parametrize("database", named.args if named else DATABASES, indirect=True)
 
 
 @pytest.fixture

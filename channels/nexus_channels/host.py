@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from nexus.app import Nexus
 from nexus.channel import Channel
 from nexus.errors import ConfigurationError, MethodNotAllowed, NotFound
+from nexus_channels import asyncapi
 from nexus_channels.asgi import answer, refuse, reply_json
 from nexus_channels.guard import Guard
 
@@ -63,7 +64,12 @@ class Host:
             allowed = MethodNotAllowed(f"{scope['method']} does not apply here.", ["GET", "HEAD"])
             await refuse(scope, receive, send, allowed)
         else:
-            await answer(send, reply_json(page(self)), head=scope["method"] == "HEAD")
+            try:
+                reply = reply_json(page(self))
+            except NotFound as missing:
+                await refuse(scope, receive, send, missing)
+                return
+            await answer(send, reply, head=scope["method"] == "HEAD")
 
 
 class ChannelRoute(BaseRoute):
@@ -88,15 +94,25 @@ class ChannelRoute(BaseRoute):
 
 
 def _index(host: Host) -> dict[str, object]:
-    try:
-        release = version("nexus-platform")
-    except PackageNotFoundError:  # run from a source tree that was never installed
-        release = ""
     return {
         "title": host.app.title,
-        "version": release,
+        "version": _release(),
         "channels": {channel.name: channel.path for channel in host.channels},
     }
+
+
+def _release() -> str:
+    try:
+        return version("nexus-platform")
+    except PackageNotFoundError:  # run from a source tree that was never installed
+        return ""
+
+
+def _frames(host: Host) -> dict[str, object]:
+    for channel in host.channels:
+        if channel.name == "websocket":
+            return asyncapi.describe(host.app, _release(), channel.path)
+    raise NotFound("The websocket is not served here.", remedy="See '/'.")
 
 
 def _live(host: Host) -> dict[str, object]:
@@ -113,4 +129,5 @@ _PAGES = {
     "/health": _live,
     "/readyz": _ready,
     "/ready": _ready,
+    "/asyncapi.json": _frames,
 }

@@ -10,7 +10,11 @@ from dataflow.dialects import Connection, Dialect
 from dataflow.echo import EchoedConnection, prepare_logging
 from dataflow.options import Options
 from dataflow.pool import Care, Slots
+from dataflow.retention import Retention
+from dataflow.sealing import Sealing
 from nexus.errors import Unavailable
+
+_RECORDERS = 2
 
 
 class Pools:
@@ -36,14 +40,22 @@ class Pools:
         if dialect.writers is not None:
             single = Care(care.patience, 0, care.recycle, care.ping)
             self.writer = Slots(self._opening(dialect.open_writer), dialect.writers, single)
+        # The platform's records do not wait for requests either, where there may be more than one writer.
+        self.records = self.writer
+        if dialect.writers is None:
+            self.records = Slots(self._opening(dialect.open_recorder), _RECORDERS)
         # Following the log must not wait for requests, nor for the one who waits for other programs.
         self.log = Slots(dialect.open_reader, 1)
         self.watch = Slots(dialect.open_reader, 1)
+        self.care = Slots(dialect.open_reader, 1) if dialect.writers is None else self.writer
+        retention = Retention(dialect.log, options.changes_max_rows, options.changes_max_age)
+        self.sealing = Sealing(dialect.log, self.care, retention)
         self._end = self._close_with_the_loop()
         self._begin_to_wait()
 
     async def close(self) -> None:
-        for slots in (self.readers, self.log, self.watch, self.writer):
+        await self.sealing.close()
+        for slots in (self.readers, self.log, self.watch, self.care, self.records, self.writer):
             await slots.close()
 
     def _opening(self, open_one: Callable[[], Awaitable[Connection]]) -> Callable[[], Awaitable[Connection]]:

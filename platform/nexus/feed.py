@@ -17,19 +17,29 @@ from types import TracebackType
 from typing import Any, Literal
 
 from nexus import cursor
-from nexus.errors import NexusError, SlowConsumer, Unavailable, UnknownTopic, did_you_mean
+from nexus.errors import (
+    Forbidden,
+    NexusError,
+    SlowConsumer,
+    TooLarge,
+    Unauthenticated,
+    Unavailable,
+    UnknownTopic,
+    did_you_mean,
+)
 from nexus.filters import Filter, matches
 from nexus.operation import Operation
 from nexus.policy import Policy
-from nexus.ports import ChangeSource, LoggedChange, Record
+from nexus.ports import ChangeSource, LoggedChange, LogHead, Record
 from nexus.registry import Registry
 from nexus.session import Session
+from nexus.tail import PAGE, Tail
+from nexus.tail import FeedClosed as FeedClosed
 
 logger = logging.getLogger("nexus")
 
 Event = Literal["enter", "update", "leave"]
 
-PAGE = 500
 QUEUE = 1000
 LAG = 20_000
 SNAPSHOT_LIMIT = 10_000
@@ -61,9 +71,10 @@ class Feed:
         self.policy = policy
         self._queue = queue
         self._sources: list[ChangeSource] = []
-        self._tails: dict[ChangeSource, _Tail] = {}
+        self._tails: dict[ChangeSource, Tail] = {}
         self._closing = False
         self._on_close: list[Callable[[], None]] = []
+        policy.on_change(self.review)
 
     def add(self, source: ChangeSource) -> None:
         self._sources.append(source)
@@ -89,21 +100,38 @@ class Feed:
         """A subscription to the records of `topic` that match `where`, from now, from the cursor `since`, or
         from a snapshot. Enter it to open it; then iterate.
 
+        When the session may no longer follow them, it gets `leave` for what it saw, and the error.
+
         Raises UnknownTopic, Forbidden, InvalidFilter here; opening raises InvalidCursor and CursorExpired."""
         source = self.source(topic)
+        session = self.policy.current(session)
         self.check(session, topic)
         query = source.parse(topic, where, session)
         return Subscription(self, source, session, topic, query, since, snapshot, self._queue)
 
     def check(self, session: Session, topic: str) -> None:
-        """Who may list a topic's records may follow them."""
+        """Who may list a topic's records may follow them, as long as that is so. Raises Forbidden, or
+        Unauthenticated for a session that has been revoked."""
         self.policy.check(session, self._listing(topic))
+        if self.policy.current(session).tenant != session.tenant:
+            raise Forbidden("The session belongs to another tenant now.", remedy="Subscribe again.")
+
+    def review(self) -> None:
+        """What somebody may do has changed: look at every subscription now, and not at its next change."""
+        for tail in list(self._tails.values()):
+            tail.review()
 
     def wake(self, source: ChangeSource) -> None:
         """Say that `source` has grown, to whoever follows it in this process: another application or event
         loop may. Only a hint: the log is what counts."""
-        for tail in _TAILS.get(source, ()):
+        tails = _TAILS.get(source, ())
+        source.written(read_here=bool(tails))
+        for tail in tails:
             tail.wake()
+
+    def is_followed(self, source: ChangeSource) -> bool:
+        """Whether anybody follows `source` in this process."""
+        return bool(_TAILS.get(source))
 
     def open(self) -> None:
         """Take subscriptions, also after a `close`."""
@@ -131,30 +159,23 @@ class Feed:
             raise UnknownTopic(f"There is no topic '{topic}' any more.")
         return listing
 
-    def _tail(self, source: ChangeSource, position: int) -> _Tail:
+    def _tail(self, source: ChangeSource, position: int) -> Tail:
         if self._closing:
             raise FeedClosed()
         tail = self._tails.get(source)
         if tail is None:
-            tail = self._tails[source] = _Tail(source, position)
+            tail = self._tails[source] = Tail(source, position)
             _followed(source, tail)
         return tail
 
-    def _leave(self, source: ChangeSource, subscription: Subscription) -> None:
+    async def _leave(self, source: ChangeSource, subscription: Subscription) -> None:
         tail = self._tails.get(source)
         if tail is not None:
             tail.subscribers.discard(subscription)
             if not tail.subscribers:
                 del self._tails[source]
                 _followed(source, without=tail)
-                tail.stop()
-
-
-class FeedClosed(Unavailable):
-    """The server is going down; the subscription can be resumed elsewhere or later from its cursor."""
-
-    def __init__(self) -> None:
-        super().__init__("The server is closing.", remedy="Connect again and resume from the last cursor.")
+                await tail.stop()
 
 
 class Subscription:
@@ -188,10 +209,11 @@ class Subscription:
         self._position = 0  # read from the log up to here
         self._offered = 0  # the last change that matched
         self._sent = 0  # the last change that the reader has taken
+        self._mark = ""  # and its moment
 
     @property
     def cursor(self) -> str:
-        return cursor.issue(self._epoch, self._sent, self._query)
+        return cursor.issue(self._epoch, self._sent, self._query, self._mark)
 
     async def __aenter__(self) -> Subscription:
         if self._snapshot and self._since is None:
@@ -200,9 +222,11 @@ class Subscription:
         else:
             head = await self._source.head(self.topic)
         self._epoch = head.epoch
-        self._position = self._head = head.pos
+        self._position, self._mark = head.pos, head.mark
+        self._head = head.pos
         if self._since is not None:
-            self._position = cursor.redeem(self._since, head, self._query)
+            self._position, self._mark = cursor.redeem(self._since, head, self._query)
+            await self._check_past(head)
         self._sent = self._offered = self._position
         return self
 
@@ -212,11 +236,21 @@ class Subscription:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._feed._leave(self._source, self)
+        await self._feed._leave(self._source, self)
 
     async def __aiter__(self) -> AsyncIterator[Change]:
-        """Raises SlowConsumer when the reader falls far behind, FeedClosed when the server ends, Forbidden
-        or UnknownTopic when the session may no longer follow the topic."""
+        """Raises SlowConsumer when the reader falls far behind, FeedClosed when the server ends, Forbidden,
+        Unauthenticated or UnknownTopic when the session may no longer follow the topic: of Forbidden and
+        Unauthenticated after a `leave`, without the record, for each that it could see until then."""
+        try:
+            async for change in self._changes():
+                yield change
+        except (Forbidden, Unauthenticated):
+            async for change in self._farewell():
+                yield change
+            raise
+
+    async def _changes(self) -> AsyncIterator[Change]:
         while True:
             async for change in self._catch_up():
                 yield change
@@ -225,8 +259,66 @@ class Subscription:
                 taken = await self._queue.get()
                 if taken is not None:
                     self._check()
-                    self._sent = taken.pos
+                    self._sent, self._mark = taken.pos, taken.at
                     yield taken
+
+    async def _farewell(self) -> AsyncIterator[Change]:
+        """A `leave` for each record that was visible at the last change delivered, from what is visible now
+        and what has happened since. Nothing of it is sent but the key."""
+        try:
+            taken = await self._source.snapshot(self.topic, self._filter, SNAPSHOT_LIMIT, self.session)
+        except TooLarge:
+            return  # the error that ends the subscription has to do
+        keys = dict.fromkeys(record["id"] for record in taken.records)
+        position = self._sent
+        while position < taken.head.pos:
+            logged_page = await self._source.read(position, PAGE)
+            if not logged_page:
+                break
+            for logged in logged_page:
+                position = logged.pos
+                if logged.topic != self.topic or position > taken.head.pos:
+                    continue
+                was, now = self._matches(logged.old), self._matches(logged.record)
+                if was:
+                    keys[logged.key] = None
+                elif now:
+                    keys.pop(logged.key, None)
+        for key in keys:
+            yield Change(
+                event="leave",
+                topic=self.topic,
+                key=key,
+                record=None,
+                old=None,
+                prev=self._sent,
+                pos=self._sent,
+                cursor=self.cursor,
+                actor=None,
+                run=None,
+                at="",
+            )
+
+    def _matches(self, record: Record | None) -> bool:
+        return record is not None and matches(self._filter, record)
+
+    def review(self) -> None:
+        """End when the session may no longer follow the topic; for the tail only."""
+        try:
+            self._check()
+        except NexusError as failure:
+            self.end(failure)
+
+    async def _check_past(self, head: LogHead) -> None:
+        """Raises CursorExpired when another change than the cursor's is at its position."""
+        mark = head.mark
+        if head.floor < self._position < head.pos:
+            (found, *_) = await self._source.read(self._position - 1, 1)
+            mark = found.at
+        elif self._position == head.floor:
+            return  # that change is no longer kept
+        if self._mark and mark and mark != self._mark:
+            raise cursor.restored()
 
     def offer(self, logged: LoggedChange) -> None:
         """Take a change from the tail; for the tail only. A reader whose queue is full goes back to the log
@@ -277,14 +369,13 @@ class Subscription:
                 self._position = logged.pos
                 if (change := self._seen(logged)) is not None:
                     self._check()
-                    self._sent = change.pos
+                    self._sent, self._mark = change.pos, change.at
                     yield change
 
     def _seen(self, logged: LoggedChange) -> Change | None:
         if logged.topic != self.topic:
             return None
-        was = logged.old is not None and matches(self._filter, logged.old)
-        now = logged.record is not None and matches(self._filter, logged.record)
+        was, now = self._matches(logged.old), self._matches(logged.record)
         if not was and not now:
             return None
         event: Event = "update" if was and now else "enter" if now else "leave"
@@ -297,84 +388,19 @@ class Subscription:
             old=logged.old if was else None,
             prev=prev,
             pos=logged.pos,
-            cursor=cursor.issue(self._epoch, logged.pos, self._query),
+            cursor=cursor.issue(self._epoch, logged.pos, self._query, logged.at),
             actor=logged.actor,
             run=logged.run,
             at=logged.at,
         )
 
 
-class _Tail:
-    """Reads one log for all who follow it."""
-
-    def __init__(self, source: ChangeSource, position: int) -> None:
-        self.source = source
-        self.position = position
-        self.subscribers: set[Subscription] = set()
-        self._loop = asyncio.get_running_loop()
-        self._grown = asyncio.Event()
-        self._tasks: list[asyncio.Task[None]] = []
-
-    @property
-    def alive(self) -> bool:
-        return not self._loop.is_closed()
-
-    def attach(self, subscription: Subscription) -> None:
-        self.subscribers.add(subscription)
-        if not self._tasks:
-            self._tasks = [
-                self._loop.create_task(self._follow()),
-                self._loop.create_task(self._listen()),
-            ]
-
-    def wake(self) -> None:
-        with contextlib.suppress(RuntimeError):  # its event loop may have ended without a word
-            self._loop.call_soon_threadsafe(self._grown.set)
-
-    def close(self) -> None:
-        for subscription in self.subscribers:
-            subscription.end(FeedClosed())
-
-    def stop(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-
-    async def _follow(self) -> None:
-        while True:
-            self._grown.clear()
-            try:
-                logged = await self.source.read(self.position, PAGE)
-            except Exception as failure:
-                logger.exception("the change log cannot be read; its subscribers end")
-                for subscription in self.subscribers:
-                    subscription.end(
-                        failure if isinstance(failure, NexusError) else Unavailable("The change log failed.")
-                    )
-                await asyncio.sleep(1)
-                continue
-            for change in logged:
-                for subscription in tuple(self.subscribers):
-                    subscription.offer(change)
-                self.position = change.pos
-            if len(logged) < PAGE:
-                await self._grown.wait()
-
-    async def _listen(self) -> None:
-        while True:
-            try:
-                await self.source.changed()
-            except Exception:
-                logger.exception("waiting for other processes' changes failed")
-                await asyncio.sleep(1)
-            self._grown.set()
-
-
 # Tuples that are replaced, never changed: `wake` reads from any thread.
-_TAILS: weakref.WeakKeyDictionary[ChangeSource, tuple[_Tail, ...]] = weakref.WeakKeyDictionary()
+_TAILS: weakref.WeakKeyDictionary[ChangeSource, tuple[Tail, ...]] = weakref.WeakKeyDictionary()
 _tails_lock = threading.Lock()
 
 
-def _followed(source: ChangeSource, by: _Tail | None = None, *, without: _Tail | None = None) -> None:
+def _followed(source: ChangeSource, by: Tail | None = None, *, without: Tail | None = None) -> None:
     with _tails_lock:
         others = tuple(tail for tail in _TAILS.get(source, ()) if tail is not without and tail.alive)
         _TAILS[source] = others if by is None else (*others, by)

@@ -69,8 +69,9 @@ class Operation:
     `on_record` says that it is about the one record named by its argument `id`. `node` is the name under
     which workflows know it. An `internal` operation is for workflows only: no channel sees it. `managed` are
     arguments that may be given and are dropped, since the operation fills them itself; `later` those that are
-    documented and refused as not available yet. `waits` says that it may wait for the world outside for long,
-    and keeps no transaction meanwhile: it cannot be a part of one.
+    documented and refused as not available yet. Runs of a `recorded` one are kept, `version` is the digest of
+    its declaration. What the `platform` offers itself may have a reserved name. `waits` says that it may wait
+    for the world outside for long, and keeps no transaction meanwhile: it cannot be a part of one.
 
     `model` is the model that it is about, `source` the name of the instance that it comes from, `types` those
     of the model's fields, wherever in the arguments they stand.
@@ -91,6 +92,9 @@ class Operation:
     atomic: bool = True
     managed: frozenset[str] = frozenset()
     later: frozenset[str] = frozenset()
+    recorded: bool = False
+    version: str = ""
+    platform: bool = False
     waits: bool = False
     model: str = ""
     source: str = ""
@@ -102,7 +106,7 @@ class Operation:
                 f"'{self.name[:80]}' cannot be the name of an operation.",
                 remedy="Use at most 64 letters, digits, '_' and '-', beginning with a letter.",
             )
-        if self.resource in RESERVED_RESOURCES:
+        if self.resource in RESERVED_RESOURCES and not self.platform:
             raise RegistrationError(
                 f"'{self.resource}' cannot be the route of a model: it is taken by the platform.",
                 remedy='Choose another with __dataflow__ = {"route": "…"}.',

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
@@ -40,11 +40,13 @@ class LoggedChange:
 @dataclass(frozen=True, slots=True)
 class LogHead:
     """Where a log stands: it holds the positions after `floor`, up to `pos`. A new `epoch` means that
-    positions known from another epoch mean nothing here."""
+    positions known from another epoch mean nothing here. `mark` is the moment of the change at `pos`, or
+    empty where that is not kept."""
 
     epoch: bytes
     pos: int
     floor: int
+    mark: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,9 @@ class ChangeSource(Protocol):
 
     async def changed(self) -> None:
         """Return when the log may have grown by another process's doing, or after a second at most."""
+
+    def written(self, *, read_here: bool) -> None:
+        """This process has committed changes; `read_here` says that somebody in it reads the log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,15 +128,6 @@ class Resource(Protocol):
     async def begin(self, call: Call) -> Unit:
         """A transaction on a connection of its own, by the call's terms; raises ConfigurationError for terms
         that cannot be honoured."""
-
-
-class Progress(Protocol):
-    """Who listens to the nodes of a running workflow. Called in the event loop: it must be quick."""
-
-    def node_started(self, node: str) -> None: ...
-
-    def node_ended(self, node: str, status: str, seconds: float, error: NexusError | None = None) -> None:
-        """`status` is done, failed, skipped or retrying; `error` is there where it failed."""
 
 
 class Contributor(Protocol):
@@ -197,6 +193,87 @@ class Modelled(Protocol):
 
     async def install(self) -> list[str]:
         """Run that for all models now; the names of their tables."""
+
+
+class Progress(Protocol):
+    """Who is told how far a workflow has come. Its methods return at once. A status is `done`, `failed`,
+    `skipped` or `retrying`."""
+
+    def node_started(self, node: str) -> None: ...
+
+    def node_ended(self, node: str, status: str, seconds: float, error: NexusError | None = None) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """`key` is a text of at most 255 characters that can be compared, `text` one of any length, `number` an
+    integer. All may be null but the first of a table, which is its key."""
+
+    name: str
+    kind: Literal["key", "text", "number"]
+
+
+@dataclass(frozen=True, slots=True)
+class RecordTable:
+    """A table of the platform's own. The columns in `unique` hold each value once, any number of nulls."""
+
+    name: str
+    columns: tuple[Column, ...]
+    unique: tuple[str, ...] = ()
+    indexed: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> str:
+        return self.columns[0].name
+
+
+Row: TypeAlias = Mapping[str, Any]
+Condition: TypeAlias = tuple[str, Literal["=", "!=", "<", ">"], Any]
+"""A column, how it compares, and with what; None is null, for `=` and `!=` only."""
+
+
+class Records(Protocol):
+    """A small store of rows for the platform itself. What is written is kept by itself, never as a part of
+    the transaction of a call. Raises NexusError when the store cannot be used."""
+
+    @property
+    def shared(self) -> bool:
+        """Whether other processes see the same rows."""
+
+    async def insert(self, table: RecordTable, row: Row) -> bool:
+        """Keep a row for good; False, and nothing is written, when a unique value is taken."""
+
+    async def write(
+        self, table: RecordTable, rows: Sequence[Row], changes: Sequence[tuple[str, Row]]
+    ) -> None:
+        """Insert rows, all of the same columns, and change those with these keys, all of it or nothing. It
+        outlives the process, if perhaps not a failure of the machine. Raises Conflict when a unique value is
+        taken."""
+
+    async def change(self, table: RecordTable, where: Sequence[Condition], changes: Row) -> int:
+        """Change the rows that match; how many they are."""
+
+    async def find(
+        self,
+        table: RecordTable,
+        where: Sequence[Condition] = (),
+        *,
+        columns: Sequence[str] = (),
+        limit: int,
+        offset: int = 0,
+    ) -> list[dict[str, Any]]:
+        """The rows that match, the largest key first; of all columns or of some."""
+
+    async def delete(self, table: RecordTable, where: Sequence[Condition]) -> int:
+        """Delete the rows that match; how many they were."""
+
+
+@runtime_checkable
+class Recording(Protocol):
+    """A contributor that keeps rows for the platform: a DataFlow."""
+
+    @property
+    def records(self) -> Records: ...
 
 
 class Runnable(Protocol):

@@ -49,9 +49,9 @@ async def fill(server: Server, tools: Tools, data: Path, options: Mapping[str, A
 
 @contextlib.asynccontextmanager
 async def started(
-    server: Server, tools: Tools, directory: Path, options: Mapping[str, Any]
+    server: Server, tools: Tools, directory: Path, options: Mapping[str, Any], port: int | None = None
 ) -> AsyncIterator[str]:
-    port = free_port()
+    port = port or free_port()
     log = directory / "log"
     process = await launch(server.serve(tools, directory / "data", port), log, **options)
     try:

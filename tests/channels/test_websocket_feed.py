@@ -230,12 +230,14 @@ class TestPermissions:
         try:
             served.things.put("secret", {"id": "secret"})
             served.app.feed.wake(served.things)
+            left = await line.receive()
             error = await line.receive()
         finally:
             del served.app.policy.check
+        assert (left["event"], left["key"], left["old"]) == ("leave", "1", None)
         assert (error["id"], error["code"]) == ("s", "NX-403")
         assert error["cursor"]
-        assert "secret" not in json.dumps(error)
+        assert "secret" not in json.dumps([left, error])
 
 
 def _deny(session: Session, operation: Operation) -> None:

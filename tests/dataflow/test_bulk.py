@@ -257,11 +257,11 @@ async def test_each_record_of_a_bulk_is_published(app: Nexus, invoke: Invoke) ->
         with pytest.raises(Conflict):
             await invoke("products.bulk_create", data=[{"name": "x"}, {"name": "y", "id": 1}])
         await invoke("products.bulk_update", filter={"name": {"$ne": "b"}}, update={"stock": 1})
-        assert await next_changes(2) == [("update", 1), ("update", 3)]
+        assert sorted(await next_changes(2)) == [("update", 1), ("update", 3)]
         await invoke("products.bulk_upsert", data=[{"id": 1, "stock": 5}, {"id": 9, "name": "z"}])
         assert sorted(await next_changes(2)) == [("enter", 9), ("update", 1)]
         await invoke("products.bulk_delete", filter={"id": {"$lt": 3}})
-        assert await next_changes(2) == [("leave", 1), ("leave", 2)]
+        assert sorted(await next_changes(2)) == [("leave", 1), ("leave", 2)]
 
 
 async def test_ids_of_text_and_soft_deletion(database: str) -> None:

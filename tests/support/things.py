@@ -119,6 +119,9 @@ class Things:
     async def changed(self) -> None:
         await asyncio.sleep(1)
 
+    def written(self, *, read_here: bool) -> None:
+        """Nobody else need be told."""
+
     def put(self, key: str, record: dict[str, Any] | None, *, session: Session | None = None) -> None:
         """Store, or delete, and log it; it is for the caller to wake the feed."""
         old = self.records.pop(key, None)

@@ -21,6 +21,7 @@ from nexus_workflows.planner import Planner, Settings, uses
 from nexus_workflows.progress import report_to_log
 from nexus_workflows.runner import run_plan
 from nexus_workflows.values import Template, fill, templates
+from nexus_workflows.version import version_of
 
 
 class WorkflowRun(msgspec.Struct):
@@ -112,6 +113,8 @@ class Workflow:
             summary=self.description or f"Run {_named(self.graph.nodes)}.",
             atomic=False,
             waits=plan.waits,
+            recorded=True,
+            version=version_of(self.graph, self.inputs, self.output),
         )
 
     def _output(self, name: str, planner: Planner) -> Any:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from nexus.config import Settings
-from nexus.errors import InvalidInput, NotFound
+from nexus.errors import InvalidInput, NotFound, Unavailable
 from nexus.runtime import Runtime
-from nexus.session import Sessions
+from nexus.session import Session, Sessions
 from nexus_channels.asgi import answer, path_below, refuse, reply_problem
 from nexus_channels.websocket.connection import Connection
 from nexus_channels.websocket.frames import PROTOCOL
+
+SOCKETS = 10_000
+"""Of one session. The local user, and all who share an API key, are one."""
 
 
 class WebSocketChannel:
@@ -47,6 +51,7 @@ class WebSocket:
     def __init__(self, runtime: Runtime, limit: int) -> None:
         self._runtime = runtime
         self._limit = limit
+        self._open: Counter[str] = Counter()  # connections by session
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if path_below(scope):
@@ -64,8 +69,19 @@ class WebSocket:
             failure = InvalidInput(unknown, remedy=f"Offer {PROTOCOL}, or none.")
             await refuse(scope, receive, send, failure)
             return
-        if (await receive())["type"] != "websocket.connect":
+        session: Session = scope["nexus.session"]
+        if self._open[session.id] >= SOCKETS:
+            many = f"This session has {SOCKETS} websockets open already."
+            remedy = "Close one; one can hold many subscriptions."
+            await refuse(scope, receive, send, Unavailable(many, remedy=remedy))
             return
-        await send({"type": "websocket.accept", "subprotocol": PROTOCOL if offered else None})
-        connection = Connection(self._runtime, scope["nexus.session"], self._limit, receive, send)
-        await connection.run()
+        self._open[session.id] += 1
+        try:
+            if (await receive())["type"] != "websocket.connect":
+                return
+            await send({"type": "websocket.accept", "subprotocol": PROTOCOL if offered else None})
+            await Connection(self._runtime, session, self._limit, receive, send).run()
+        finally:
+            self._open[session.id] -= 1
+            if not self._open[session.id]:
+                del self._open[session.id]

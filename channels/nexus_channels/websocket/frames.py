@@ -44,11 +44,14 @@ class Unsubscribe(_Frame, tag="unsubscribe"):
 
 
 class Call(_Frame, tag="call"):
-    """Run an operation, by any of its spellings."""
+    """Run an operation, by any of its spellings. With an idempotency `key`, a repeated start of a workflow
+    is the same run; in the `background`, the answer is where it can be looked at."""
 
     id: Id
     operation: str
-    arguments: msgspec.Raw = msgspec.Raw(b"{}")
+    arguments: msgspec.Raw = msgspec.field(default_factory=lambda: msgspec.Raw(b"{}"))
+    key: str | None = None
+    background: bool = False
 
 
 class Ping(_Frame, tag="ping"):
@@ -64,12 +67,14 @@ Frame: TypeAlias = Subscribe | Unsubscribe | Call | Ping
 _decode: Callable[[bytes], Frame] = msgspec.json.Decoder(Frame).decode
 _identify = msgspec.json.Decoder(_Identified).decode
 _encode = msgspec.json.Encoder().encode
-_KINDS = {
-    "subscribe": Arguments("subscribe", Subscribe),
-    "unsubscribe": Arguments("unsubscribe", Unsubscribe),
-    "call": Arguments("call", Call),
-    "ping": Arguments("ping", Ping),
+CLIENT: dict[str, type[msgspec.Struct]] = {
+    "subscribe": Subscribe,
+    "unsubscribe": Unsubscribe,
+    "call": Call,
+    "ping": Ping,
 }
+"""What a client may send."""
+_KINDS = {name: Arguments(name, frame) for name, frame in CLIENT.items()}
 
 
 def read(data: bytes) -> Frame:

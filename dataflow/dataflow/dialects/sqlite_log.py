@@ -6,6 +6,11 @@ number that is rolled back is given again.
 
 from __future__ import annotations
 
+import asyncio
+import os
+import time
+from typing import Any
+
 from dataflow.fields import Field, Kind
 from dataflow.model import Model
 
@@ -30,10 +35,7 @@ HEADS = """CREATE TABLE IF NOT EXISTS dataflow_changes_head (
 FIRST_HEAD = "INSERT OR IGNORE INTO dataflow_changes_head VALUES (1, randomblob(16), 0)"
 SYSTEM_TABLES = (CHANGES, HEADS)
 
-HEAD = """SELECT epoch, coalesce((SELECT max(seq) FROM dataflow_changes), floor), floor
-FROM dataflow_changes_head"""
-READ = """SELECT seq, model, pk, "row", old, actor, session, run, tenant, at
-FROM dataflow_changes WHERE seq > ? ORDER BY seq LIMIT ?"""
+_LOOK, _LOOKS = 0.002, 40
 
 CALLER = "nexus_caller"
 # On our own connections only: a function in a trigger that lasts would break every other program's writes.
@@ -43,6 +45,17 @@ BEGIN
   UPDATE dataflow_changes SET actor = {CALLER}('actor'), session = {CALLER}('session'),
     run = {CALLER}('run'), tenant = {CALLER}('tenant') WHERE seq = NEW.seq;
 END"""
+
+
+def capture_sql(model: Model) -> list[str]:
+    triggers = capture_triggers(model)
+    drops = [f'DROP TRIGGER IF EXISTS "{name}"' for name in triggers]
+    return [*drops, *triggers.values()] if model.changes else drops
+
+
+def is_captured(model: Model, found: dict[str, str]) -> bool:
+    wanted = capture_triggers(model)
+    return wanted.items() <= found.items() if model.changes else not wanted.keys() & found.keys()
 
 
 def capture_triggers(model: Model) -> dict[str, str]:
@@ -89,3 +102,68 @@ def _value(field: Field, row: str) -> str:
     if field.kind is Kind.BYTES:  # which JSON cannot hold
         return f"CASE WHEN {column} IS NOT NULL THEN hex({column}) END"
     return column
+
+
+class SqliteLog:
+    """A Log."""
+
+    sealed = False
+
+    def head_sql(self) -> str:
+        return """SELECT epoch, n, floor, 0, (SELECT at FROM dataflow_changes WHERE seq = n) FROM (
+  SELECT epoch, floor, coalesce((SELECT max(seq) FROM dataflow_changes), floor) AS n
+  FROM dataflow_changes_head)"""
+
+    def read_sql(self) -> str:
+        return """SELECT seq, model, pk, "row", old, actor, session, run, tenant, at
+FROM dataflow_changes WHERE seq > ? ORDER BY seq LIMIT ?"""
+
+    async def seal(self, connection: Any) -> None:
+        """A change has its position from the beginning."""
+
+    async def begin_sealed(self, connection: Any) -> None:
+        await connection.begin(write=False)
+
+    async def is_followed(self, connection: Any) -> bool:
+        return False  # and nobody needs to be told
+
+    async def follow(self, connection: Any, reader: str) -> None:
+        """Nobody needs to know."""
+
+    async def changed_elsewhere(self, connection: Any, seconds: float) -> None:
+        """To look at the file is cheap, and shows nearly every commit; to ask shows every one."""
+        until = time.monotonic() + seconds
+        while True:
+            ((version,),) = await connection.fetch("PRAGMA data_version")
+            if version != connection.seen_version:
+                connection.seen_version = version
+                return
+            seen = _glance(connection.wal)
+            for _ in range(_LOOKS):
+                if _glance(connection.wal) != seen:
+                    break
+                await asyncio.sleep(_LOOK)
+            if time.monotonic() >= until:
+                return
+
+    def extent_sql(self) -> str:
+        return """SELECT coalesce(max(seq) - min(seq) + 1, 0), coalesce(86400 * (julianday('now') -
+  julianday((SELECT at FROM dataflow_changes ORDER BY seq LIMIT 1))), 0) FROM dataflow_changes"""
+
+    def floor_sql(self) -> str:
+        return """UPDATE dataflow_changes_head SET floor = max(floor,
+  coalesce((SELECT max(seq) FROM dataflow_changes), 0) - ?,
+  coalesce((SELECT seq - 1 FROM dataflow_changes WHERE julianday(at) >= julianday('now') - ? / 86400.0
+    ORDER BY seq LIMIT 1), (SELECT max(seq) FROM dataflow_changes), 0))"""
+
+    def clean_sql(self) -> str:
+        return """DELETE FROM dataflow_changes WHERE seq IN (SELECT seq FROM dataflow_changes
+  WHERE seq <= (SELECT floor FROM dataflow_changes_head) ORDER BY seq LIMIT ?)"""
+
+
+def _glance(path: str) -> tuple[int, int]:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return (0, 0)
+    return (found.st_mtime_ns, found.st_size)

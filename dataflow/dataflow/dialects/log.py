@@ -1,0 +1,94 @@
+"""What the change log must be able to do in a database, and what a change says of who made it."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, Protocol
+
+from nexus.call import Call
+
+LEASE_SECONDS = 5
+"""How long a reader counts as there after it has said so; it says so once a second."""
+SEALED_AT_ONCE = 5_000
+"""So many changes get their positions in one transaction."""
+
+SEPARATOR = "\x1f"
+_LONGEST = 255
+
+
+class Log(Protocol):
+    """The change log of a database: how it is read, sealed, followed and kept small.
+
+    `sealed`: a change has no position until it is sealed, after its commit, since changes are not
+    committed in the order of their numbers.
+    """
+
+    sealed: bool
+
+    def head_sql(self) -> str:
+        """Gives one row: epoch, position, floor, whether a change that is seen has no position yet, and the
+        moment of the change at the position."""
+
+    def read_sql(self) -> str:
+        """From position, up to a limit: pos, table, key, row, old, actor, session, run, tenant, at."""
+
+    async def seal(self, connection: Any) -> None:
+        """Give every committed change its position, and tell those who listen."""
+
+    async def begin_sealed(self, connection: Any) -> None:
+        """Begin a transaction that sees one state of the database, in which every change has its position.
+        It keeps others from sealing until it ends."""
+
+    async def is_followed(self, connection: Any) -> bool:
+        """Whether somebody, in any process, waits for changes to be sealed."""
+
+    async def follow(self, connection: Any, reader: str) -> None:
+        """Say that `reader` waits for changes, for LEASE_SECONDS."""
+
+    async def changed_elsewhere(self, connection: Any, seconds: float) -> None:
+        """Return when another connection has written, or after so many seconds."""
+
+    def extent_sql(self) -> str:
+        """Gives one row: how many changes there are, roughly, and the age of the oldest in seconds."""
+
+    def floor_sql(self) -> str:
+        """From a number of changes and an age in seconds: raise the floor so that no more and no older ones
+        than that are above it."""
+
+    def clean_sql(self) -> str:
+        """Delete some of the changes up to the floor, at most a given number."""
+
+
+def identity(caller: Call | None) -> tuple[str, str, str, str]:
+    """Actor, session, run and tenant as the log keeps them; empty where there is none."""
+    if caller is None:
+        return ("", "", "", "")
+    session = caller.session
+    return (
+        _clean(session.user),
+        _clean(session.id),
+        _clean(caller.run_id),
+        _clean(session.tenant),
+    )
+
+
+def identity_text(caller: Call | None) -> str:
+    return SEPARATOR.join(identity(caller))
+
+
+def fingerprint(*texts: str) -> str:
+    """Tells whether what is in a database was made from these texts."""
+    return hashlib.blake2b("\0".join(texts).encode(), digest_size=8).hexdigest()
+
+
+def bounded(name: str, longest: int = 63) -> str:
+    """A name that every database takes, and that belongs to nothing else."""
+    return name if len(name) <= longest else f"{name[: longest - 17]}_{fingerprint(name)}"
+
+
+def _clean(text: str | None) -> str:
+    if not text:
+        return ""
+    if SEPARATOR in text or "\0" in text:
+        text = text.replace(SEPARATOR, "?").replace("\0", "?")
+    return text[:_LONGEST]

@@ -1,0 +1,281 @@
+"""The change log in MariaDB and MySQL: its tables, the triggers that write it, and the sealing.
+
+Who makes a change is in four variables of the connection. They outlive a statement, and so the connection
+sets them, in front of the statement and on the same way, whenever they hold another identity than the
+caller's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import re
+import time
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+from dataflow.dialects.base import Codec
+from dataflow.dialects.log import LEASE_SECONDS, SEALED_AT_ONCE, bounded
+from dataflow.dialects.values import decimal_from, json_reader
+from dataflow.fields import Field, Kind
+from dataflow.model import Model
+
+_QUICK, _SLOW = 0.002, 0.05
+_CALMING = 20  # of the time that nothing has happened, the part that one waits before looking again
+
+_TABLE = "ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin"
+# The check keeps a record whose JSON the server could not write from being logged as none.
+_CHANGES = f"""CREATE TABLE IF NOT EXISTS dataflow_changes (
+  seq BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY,
+  pos BIGINT,
+  model VARCHAR(64) NOT NULL,
+  pk VARCHAR(300) NOT NULL,
+  op VARCHAR(6) NOT NULL,
+  tenant VARCHAR(255),
+  actor VARCHAR(255),
+  session VARCHAR(255),
+  run VARCHAR(255),
+  `row` LONGTEXT,
+  old LONGTEXT,
+  at DATETIME(6) NOT NULL,
+  UNIQUE KEY (pos),
+  CHECK ((op = 'delete' OR `row` IS NOT NULL) AND (op = 'create' OR old IS NOT NULL))
+) {_TABLE}"""
+_HEAD = f"""CREATE TABLE IF NOT EXISTS dataflow_changes_head (
+  id INT PRIMARY KEY,
+  epoch BINARY(16) NOT NULL,
+  n BIGINT NOT NULL,
+  floor BIGINT NOT NULL
+) {_TABLE}"""
+_FIRST_HEAD = (
+    "INSERT IGNORE INTO dataflow_changes_head VALUES (1,"
+    " UNHEX(LEFT(SHA2(CONCAT(UUID(), RAND(), RAND(), NOW(6), CONNECTION_ID()), 256), 32)), 0, 0)"
+)
+_READERS = f"""CREATE TABLE IF NOT EXISTS dataflow_changes_readers (
+  id VARCHAR(64) PRIMARY KEY,
+  until DATETIME(6) NOT NULL
+) {_TABLE}"""
+SYSTEM = (_CHANGES, _HEAD, _FIRST_HEAD, _READERS)
+
+FOUND = (
+    "SELECT trigger_name, action_statement FROM information_schema.triggers"
+    " WHERE event_object_table = %s AND event_object_schema = database()"
+)
+WHO = ("@nexus_actor", "@nexus_session", "@nexus_run", "@nexus_tenant")
+
+_MOMENT = "DATE_FORMAT(at, '%%Y-%%m-%%dT%%H:%%i:%%s.%%fZ')"
+_QUIET = re.compile(
+    r"\s*(?:SELECT|START|COMMIT|ROLLBACK|SAVEPOINT|RELEASE|SET|DO|SHOW|CREATE|ALTER|DROP)\b", re.IGNORECASE
+)
+
+
+async def make_system(connection: Any) -> None:
+    """Make the log's own tables if they are missing. To make sure by trying could wait for every transaction
+    that has written."""
+    ((tables,),) = await connection.fetch(
+        "SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = database()"
+        " AND table_name IN ('dataflow_changes', 'dataflow_changes_head', 'dataflow_changes_readers')"
+    )
+    ((heads,),) = (
+        await connection.fetch("SELECT COUNT(*) FROM dataflow_changes_head") if tables == 3 else [(0,)]
+    )
+    if not heads:
+        for sql in SYSTEM:
+            await connection.run(sql)
+
+
+def may_write(sql: str) -> bool:
+    """Whether a statement may make triggers run."""
+    return _QUIET.match(sql) is None
+
+
+def signature(who: tuple[str, ...], escape: Callable[[str], str]) -> str:
+    """What tells it to the triggers, as text that can precede a statement."""
+    values = (escape(text) if text else "NULL" for text in who)
+    return f"SET {', '.join(f'{name} = {value}' for name, value in zip(WHO, values, strict=True))}; "
+
+
+def bodies(model: Model) -> dict[str, str]:
+    """The triggers of a model: their names, and what they do."""
+    new, old = _record(model, "NEW"), _record(model, "OLD")
+    table = model.table_name
+    created = _log(table, "create", "NEW", new, "NULL")
+    deleted = _log(table, "delete", "OLD", "NULL", old)
+    updated = _log(table, "update", "NEW", new, old)
+    changed = (  # a record under another key is another record
+        f"BEGIN IF OLD.id <=> NEW.id THEN {updated}; ELSE {deleted}; {created}; END IF; END"
+    )
+    made = {"insert": created, "update": changed, "delete": deleted}
+    return {_name(table, event): body for event, body in made.items()}
+
+
+def capture_sql(model: Model, *, mariadb: bool) -> list[str]:
+    made: list[str] = []
+    for (name, body), event in zip(bodies(model).items(), ("INSERT", "UPDATE", "DELETE"), strict=True):
+        replaced = mariadb and model.changes  # without a moment in which nothing would be logged
+        if not replaced:
+            made.append(f"DROP TRIGGER IF EXISTS `{name}`")
+        if model.changes:
+            create = "CREATE OR REPLACE TRIGGER" if replaced else "CREATE TRIGGER"
+            made.append(f"{create} `{name}` AFTER {event} ON `{model.table_name}` FOR EACH ROW {body}")
+    return made
+
+
+def is_captured(model: Model, found: dict[str, str]) -> bool:
+    wanted = bodies(model)
+    return wanted.items() <= found.items() if model.changes else not wanted.keys() & found.keys()
+
+
+def _name(table: str, event: str) -> str:
+    return bounded(f"dataflow_{event}_{table}")
+
+
+def _log(table: str, op: str, row: str, after: str, before: str) -> str:
+    who = ", ".join(f"LEFT({name}, 255)" for name in WHO)
+    return (
+        "INSERT INTO dataflow_changes (model, pk, op, `row`, old, actor, session, run, tenant, at)"
+        f" VALUES ('{table}', CAST({row}.id AS CHAR), '{op}', {after}, {before}, {who}, UTC_TIMESTAMP(6))"
+    )
+
+
+def _record(model: Model, row: str) -> str:
+    pairs = ", ".join(f"'{field.name}', {_value(field, row)}" for field in model.fields.values())
+    return f"JSON_OBJECT({pairs})"
+
+
+def _value(field: Field, row: str) -> str:
+    column = f"{row}.`{field.name}`"
+    if field.kind in (Kind.INTEGER, Kind.BOOLEAN):
+        return column
+    if field.kind is Kind.BYTES:
+        column = f"HEX({column})"
+    elif field.kind is Kind.JSON:  # as text: the two servers would embed it in different ways
+        column = f"CONCAT({column}, '')"
+    # The numbers as text, too: JSON would keep fewer digits. All in one collation, or they do not mix.
+    return f"CAST({column} AS CHAR) COLLATE utf8mb4_bin"
+
+
+def _utc(text: str) -> datetime.datetime:
+    return datetime.datetime.fromisoformat(text).replace(tzinfo=datetime.UTC)
+
+
+_FROM_LOG: dict[Kind, Any] = {
+    Kind.BOOLEAN: bool,
+    Kind.FLOAT: float,
+    Kind.DATETIME: _utc,
+    Kind.DATE: datetime.date.fromisoformat,
+    Kind.TIME: datetime.time.fromisoformat,
+    Kind.DECIMAL: decimal_from,
+    Kind.UUID: uuid.UUID,
+    Kind.BYTES: bytes.fromhex,
+}
+
+
+def logged(field: Field, codec: Codec) -> Codec:
+    """A codec that knows the log's form, too."""
+    from_log = json_reader(field) if field.kind is Kind.JSON else _FROM_LOG.get(field.kind)
+    return Codec(codec.encode, codec.decode, from_log)
+
+
+class MysqlLog:
+    """A Log. Nobody is told of new changes here: one looks, often while there are some."""
+
+    sealed = True
+
+    def head_sql(self) -> str:
+        return (
+            "SELECT epoch, n, floor, EXISTS (SELECT 1 FROM dataflow_changes WHERE pos IS NULL),"
+            f" (SELECT {_MOMENT} FROM dataflow_changes WHERE pos = n) FROM dataflow_changes_head"
+        )
+
+    def read_sql(self) -> str:
+        return (
+            f"SELECT pos, model, pk, `row`, old, actor, session, run, tenant, {_MOMENT}"
+            " FROM dataflow_changes WHERE pos > %s ORDER BY pos LIMIT %s"
+        )
+
+    async def seal(self, connection: Any) -> None:
+        sealed = SEALED_AT_ONCE
+        while sealed == SEALED_AT_ONCE and await connection.fetch(
+            "SELECT 1 FROM dataflow_changes WHERE pos IS NULL LIMIT 1"
+        ):
+            await connection.begin(write=True, isolation="read_committed")
+            try:
+                sealed = await self._seal(connection)
+                await connection.commit()
+            except BaseException:
+                await connection.rollback()
+                raise
+
+    async def begin_sealed(self, connection: Any) -> None:
+        await connection.begin(write=True, isolation="repeatable_read")
+        while await self._seal(connection) == SEALED_AT_ONCE:
+            pass
+
+    async def _seal(self, connection: Any) -> int:
+        """Locks the head first, so that what is read next is what was committed until then; reads without
+        locks, so that no writer is waited for."""
+        ((last,),) = await connection.fetch("SELECT n FROM dataflow_changes_head FOR UPDATE")
+        waiting = await connection.fetch(
+            f"SELECT seq FROM dataflow_changes WHERE pos IS NULL ORDER BY seq LIMIT {SEALED_AT_ONCE}"
+        )
+        if waiting:
+            listed = ", ".join(str(seq) for (seq,) in waiting)
+            await connection.run(
+                "UPDATE dataflow_changes AS changed JOIN (SELECT seq, ROW_NUMBER() OVER (ORDER BY seq) AS k"
+                f" FROM dataflow_changes WHERE seq IN ({listed})) AS numbered ON numbered.seq = changed.seq"
+                f" SET changed.pos = {last} + numbered.k"
+            )
+            await connection.fetch("UPDATE dataflow_changes_head SET n = %s", (last + len(waiting),))
+        return len(waiting)
+
+    async def is_followed(self, connection: Any) -> bool:
+        rows = await connection.fetch(
+            "SELECT 1 FROM dataflow_changes_readers WHERE until > UTC_TIMESTAMP(6) LIMIT 1"
+        )
+        return bool(rows)
+
+    async def follow(self, connection: Any, reader: str) -> None:
+        until = f"UTC_TIMESTAMP(6) + INTERVAL {LEASE_SECONDS} SECOND"
+        await connection.fetch(
+            "DELETE FROM dataflow_changes_readers WHERE until < UTC_TIMESTAMP(6) - INTERVAL 1 MINUTE"
+        )
+        await connection.fetch(
+            f"INSERT INTO dataflow_changes_readers VALUES (%s, {until})"
+            f" ON DUPLICATE KEY UPDATE until = {until}",
+            (reader,),
+        )
+
+    async def changed_elsewhere(self, connection: Any, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while True:
+            ((position,),) = await connection.fetch("SELECT n FROM dataflow_changes_head")
+            now = time.monotonic()
+            if position != connection.seen:
+                connection.seen, connection.seen_at = position, now
+                return
+            pause = max(_QUICK, min(_SLOW, (now - connection.seen_at) / _CALMING))
+            if now + pause > until:
+                return
+            await asyncio.sleep(pause)
+
+    def extent_sql(self) -> str:
+        return (
+            "SELECT COALESCE(MAX(seq) - MIN(seq) + 1, 0), COALESCE(TIMESTAMPDIFF(SECOND,"
+            " (SELECT at FROM dataflow_changes ORDER BY seq LIMIT 1), UTC_TIMESTAMP(6)), 0)"
+            " FROM dataflow_changes"
+        )
+
+    def floor_sql(self) -> str:
+        return (
+            "UPDATE dataflow_changes_head SET floor = GREATEST(floor, n - %s, COALESCE((SELECT pos - 1 FROM"
+            " dataflow_changes WHERE pos > floor AND at >= UTC_TIMESTAMP(6) - INTERVAL %s SECOND"
+            " ORDER BY pos LIMIT 1), n))"
+        )
+
+    def clean_sql(self) -> str:
+        return (
+            "DELETE FROM dataflow_changes WHERE pos <= (SELECT floor FROM dataflow_changes_head)"
+            " ORDER BY pos LIMIT %s"
+        )

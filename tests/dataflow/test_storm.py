@@ -1,0 +1,111 @@
+"""Wild writers in several processes, one of them killed; readers that come and go with what they know. In the
+end each knows what the table holds, and on the way nothing was lost, twice, or out of order."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import sys
+from typing import Any
+
+import msgspec
+import pytest
+
+from nexus import LOCAL, Nexus
+from tests.support.storm import application
+
+pytestmark = pytest.mark.feed
+
+LONG = os.environ.get("NEXUS_TEST_PROFILE") == "long"
+WRITERS, TRANSACTIONS, READERS = (8, 625, 5) if LONG else (3, 25, 3)
+
+
+class Reader:
+    """Keeps a copy of the table by its changes. It leaves at random moments, and comes back with the state
+    and the cursor that it has last written down, which may be old ones."""
+
+    def __init__(self, app: Nexus, seed: int) -> None:
+        self.app = app
+        self.chance = random.Random(seed)
+        self.kept: tuple[dict[Any, Any], str, int] | None = None
+        self.state: dict[Any, Any] = {}
+        self.last = -1
+        self.visits = 0
+
+    async def visit(self) -> None:
+        self.visits += 1
+        since = self.kept[1] if self.kept else None
+        async with self.app.feed.subscribe(LOCAL, "accounts", since=since, snapshot=True) as followed:
+            if self.kept is None:
+                assert followed.records is not None
+                self.state, self.last = {record["id"]: record for record in followed.records}, -1
+                self.kept = (dict(self.state), followed.cursor, self.last)
+            else:
+                self.state, _, self.last = dict(self.kept[0]), *self.kept[1:]
+            try:
+                async with asyncio.timeout(self.chance.random() * 1.5 + 0.05):
+                    async for change in followed:
+                        self.apply(change)
+                        if self.chance.random() < 0.1:
+                            self.kept = (dict(self.state), change.cursor, change.pos)
+            except TimeoutError:
+                if self.chance.random() < 0.7:
+                    self.kept = (dict(self.state), followed.cursor, self.last)
+
+    def apply(self, change: Any) -> None:
+        assert change.pos == change.prev + 1
+        assert self.last in (-1, change.prev)
+        assert change.old == self.state.get(change.key)
+        self.last = change.pos
+        if change.record is None:
+            del self.state[change.key]
+        else:
+            self.state[change.key] = change.record
+
+
+async def stored(app: Nexus) -> dict[Any, Any]:
+    listed = await app.runtime.invoke("accounts.list", {"limit": 1000}, LOCAL, channel="test")
+    return {record.id: msgspec.structs.asdict(record) for record in listed.records}
+
+
+@pytest.mark.databases("file", "postgresql", "mysql")
+async def test_every_reader_ends_with_what_the_table_holds(database: str) -> None:
+    db, app = application(database)
+    seed = random.randrange(10**6)
+    print("seed", seed)
+
+    async def write(number: int, count: int) -> asyncio.subprocess.Process:
+        arguments = (database, str(seed + number), str(count))
+        return await asyncio.create_subprocess_exec(sys.executable, "-m", "tests.support.storm", *arguments)
+
+    async with app.running():
+        await db.accounts.count()
+        writers = [await write(number, TRANSACTIONS) for number in range(WRITERS)]
+        doomed = await write(1000, 100_000)
+        readers = [Reader(app, seed + number) for number in range(READERS)]
+        try:
+            async with asyncio.timeout(600 if LONG else 60):
+                done = asyncio.gather(*(writer.wait() for writer in writers))
+
+                async def read(reader: Reader) -> None:
+                    while doomed.returncode is None:
+                        await reader.visit()
+
+                reading = asyncio.gather(*map(read, readers))
+                assert await done == [0] * WRITERS
+                doomed.kill()
+                await doomed.wait()
+                await reading
+                (head, expected) = (await db.changes.head("accounts")).pos, await stored(app)
+                assert head > WRITERS * TRANSACTIONS / 4
+                for reader in readers:
+                    while reader.kept is None or reader.kept[2] < head:
+                        await reader.visit()
+                    assert reader.kept[0] == expected
+                    assert reader.visits > 3
+        finally:
+            for process in (*writers, doomed):
+                if process.returncode is None:
+                    process.kill()
+                    await process.wait()
