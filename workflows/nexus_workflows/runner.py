@@ -96,6 +96,7 @@ class Run:
             except BaseException as failure:
                 for part in parts:
                     await part.rollback()
+                    self.call.runtime.wake(part)  # a commit may have ended before what ends the run
                 again = isinstance(failure, Retryable) and attempt < ATTEMPTS and self.call.kept == kept
                 if not again or not await pause(attempt):
                     raise
