@@ -82,7 +82,7 @@ async def test_nothing_is_locked_while_a_run_waits(app: Nexus, invoke: Invoke) -
     workflow.add_connection("wait", "result", "more", "input")
     task = asyncio.create_task(run(app, workflow))
     async with asyncio.timeout(10):
-        while await count(app) == 0:
+        while await count(app) == 0:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         await invoke("products.update", id=1, name="seen meanwhile")
     assert not task.done()
