@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import weakref
 from collections.abc import Iterable
 from types import TracebackType
@@ -36,7 +37,8 @@ class Database:
         dialect.makes_log = mode is SchemaMode.AUTO
         self.cache = SchemaCache()
         self.changes = ChangeLog(self)
-        self._pools: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Pools] = weakref.WeakKeyDictionary()
+        self._pools: dict[asyncio.AbstractEventLoop, Pools] = {}
+        self._last_words: dict[asyncio.AbstractEventLoop, weakref.finalize[Any, Database]] = {}
 
     @property
     def pools(self) -> Pools:
@@ -46,7 +48,11 @@ class Database:
         if pools is None:
             for other in [other for other in self._pools if other.is_closed()]:
                 del self._pools[other]
+                self._last_words.pop(other).detach()
             pools = self._pools[loop] = Pools(self.dialect, self.options)
+            # A database that nobody holds any more gives its connections back, in their own event loop.
+            last = self._last_words[loop] = weakref.finalize(self, _close_in, loop, pools)
+            last.atexit = False
         return pools
 
     def check(self, model: Model) -> None:
@@ -138,9 +144,16 @@ class Database:
 
     async def close(self) -> None:
         """Close the connections of the running event loop."""
-        pools = self._pools.pop(asyncio.get_running_loop(), None)
+        loop = asyncio.get_running_loop()
+        pools = self._pools.pop(loop, None)
         if pools is not None:
+            self._last_words.pop(loop).detach()
             await pools.close()
+
+
+def _close_in(loop: asyncio.AbstractEventLoop, pools: Pools) -> None:
+    with contextlib.suppress(RuntimeError):  # it has been closed, and they with it
+        loop.call_soon_threadsafe(lambda: loop.create_task(pools.close()))
 
 
 class _Lent:
