@@ -34,7 +34,7 @@ from nexus.errors import (
 )
 from nexus.operation import Effect, Operation
 from nexus.registry import Registry
-from nexus.run_record import Started
+from nexus.runs.record import Started
 from nexus.runtime import Runtime
 from nexus.schema import json_schema
 from nexus.session import Session, Sessions

@@ -13,7 +13,7 @@ from starlette.types import Scope
 
 from nexus.errors import InvalidInput
 from nexus.operation import Operation
-from nexus.run_record import Started
+from nexus.runs.record import Started
 from nexus_channels.asgi import JSON, Reply
 
 RUNS = "runs"

@@ -17,7 +17,7 @@ from dataflow.schema import SchemaMode
 from dataflow.shapes import Shapes
 from nexus.errors import Conflict, Retryable, SchemaMismatch
 from nexus.ports import Column, Condition, RecordTable, Row
-from nexus.run_record import RUNS
+from nexus.runs.record import RUNS
 
 if TYPE_CHECKING:
     from dataflow.database import Database

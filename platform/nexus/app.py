@@ -20,8 +20,8 @@ from nexus.options import check_options
 from nexus.policy import Policy
 from nexus.ports import Contributor, Recording, Runnable
 from nexus.registry import Registry
-from nexus.run_operations import run_operations
-from nexus.runs import Keeping, Runs
+from nexus.runs.operations import run_operations
+from nexus.runs.runs import Keeping, Runs
 from nexus.runtime import Runtime
 from nexus.session import Sessions
 

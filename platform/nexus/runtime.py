@@ -13,13 +13,13 @@ from nexus.errors import InvalidInput, NexusError, Retryable
 from nexus.operation import Operation
 from nexus.policy import Policy
 from nexus.registry import Registry
-from nexus.run import Running, Work
+from nexus.runs.running import Running, Work
 from nexus.session import Session
 
 if TYPE_CHECKING:
     from nexus.arguments import Given
     from nexus.feed import Feed
-    from nexus.runs import Runs
+    from nexus.runs.runs import Runs
 
 logger = logging.getLogger("nexus")
 

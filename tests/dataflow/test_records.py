@@ -10,9 +10,9 @@ import pytest
 
 from dataflow import DataFlow
 from nexus.errors import Conflict
-from nexus.memory_records import MemoryRecords
 from nexus.ports import Column, Records, RecordTable
-from nexus.run_record import RUNS
+from nexus.runs.memory import MemoryRecords
+from nexus.runs.record import RUNS
 
 EMPTY: dict[str, Any] = dict.fromkeys(column.name for column in RUNS.columns)
 

@@ -27,7 +27,7 @@ from nexus.errors import (
     UnknownOperation,
     UnknownTopic,
 )
-from nexus.run_record import INPUT_LIMIT, MOST_NODES, OUTPUT_LIMIT, nodes_json
+from nexus.runs.record import INPUT_LIMIT, MOST_NODES, OUTPUT_LIMIT, nodes_json
 from tests.support.runs import ACME, ANN, BOB, Given, Work, only, run, until
 
 
@@ -164,7 +164,7 @@ def test_after_a_fork_the_parents_runs_are_anothers() -> None:
     program = """
 import os
 from nexus import Nexus
-from nexus.owner import is_alive
+from nexus.runs.owner import is_alive
 runs = Nexus(channels=[]).runtime.runs
 parent = runs.owner
 runs._active["x"] = object()

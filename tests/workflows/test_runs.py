@@ -15,9 +15,9 @@ import pytest
 from dataflow import DataFlow
 from nexus import LOCAL, Call, Nexus
 from nexus.errors import InvalidInput, KeyReused, NotFound, RunCancelled, SchemaMismatch, Unavailable
-from nexus.owner import is_alive, new_owner
-from nexus.run_record import RUNS, now
-from nexus.runs import Keeping
+from nexus.runs.owner import is_alive, new_owner
+from nexus.runs.record import RUNS, now
+from nexus.runs.runs import Keeping
 from nexus_workflows import WorkflowBuilder
 from tests.support.databases import DATABASES, empty_database
 

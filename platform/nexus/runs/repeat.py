@@ -9,7 +9,7 @@ import msgspec
 from nexus.errors import Conflict, InvalidInput, NexusError, Problem
 from nexus.operation import Operation
 from nexus.ports import Row
-from nexus.run_record import Started
+from nexus.runs.record import Started
 
 _LONGEST = 255
 _TRUNCATED = "truncated"

@@ -14,7 +14,7 @@ from nexus.call import NESTED, Call, is_unheard
 from nexus.errors import NexusError
 from nexus.operation import Operation
 from nexus.ports import Row
-from nexus.run_record import (
+from nexus.runs.record import (
     OUTPUT_LIMIT,
     State,
     bounded_json,

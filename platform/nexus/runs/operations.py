@@ -11,8 +11,8 @@ from nexus.call import Call
 from nexus.errors import InvalidCursor
 from nexus.operation import Effect, Operation
 from nexus.policy import ANYONE
-from nexus.run_record import Run, RunList, State
-from nexus.runs import Runs
+from nexus.runs.record import Run, RunList, State
+from nexus.runs.runs import Runs
 
 _ID = re.compile(r"[0-9a-f]{32}")
 _MOST = 1000

@@ -9,10 +9,10 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from nexus import owner
 from nexus.errors import NexusError
 from nexus.ports import Condition, Records, Row
-from nexus.run_record import RUNS, error_json, now
+from nexus.runs import owner
+from nexus.runs.record import RUNS, error_json, now
 
 logger = logging.getLogger("nexus")
 

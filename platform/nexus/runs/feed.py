@@ -20,7 +20,7 @@ import msgspec
 from nexus.errors import CursorExpired, TooLarge
 from nexus.filters import All, Fields, Filter, matches, parse
 from nexus.ports import LoggedChange, LogHead, Record, Row, Snapshot
-from nexus.run_record import SUMMARY_COLUMNS, RunSummary, clipped, run_from
+from nexus.runs.record import SUMMARY_COLUMNS, RunSummary, clipped, run_from
 from nexus.session import ALL, Session
 
 TOPIC = "runs"

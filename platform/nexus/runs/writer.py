@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 
 from nexus.errors import NexusError, SchemaMismatch
 from nexus.ports import Records, Row
-from nexus.run_record import RUNS
+from nexus.runs.record import RUNS
 
 logger = logging.getLogger("nexus")
 

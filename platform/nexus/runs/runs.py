@@ -15,13 +15,12 @@ from typing import TYPE_CHECKING, Any
 from nexus.block import finish
 from nexus.errors import Conflict, KeyReused, NexusError, NotFound, RunCancelled, Unavailable
 from nexus.feed import Feed
-from nexus.memory_records import MemoryRecords
-from nexus.owner import new_owner
 from nexus.ports import Condition, Records, Row
-from nexus.run import Running, Work
-from nexus.run_feed import RunSource
-from nexus.run_others import LEASE, Others, Pulse
-from nexus.run_record import (
+from nexus.runs.feed import RunSource
+from nexus.runs.memory import MemoryRecords
+from nexus.runs.others import LEASE, Others, Pulse
+from nexus.runs.owner import new_owner
+from nexus.runs.record import (
     RUNS,
     SUMMARY_COLUMNS,
     Run,
@@ -36,8 +35,9 @@ from nexus.run_record import (
     run_from,
     summary_from,
 )
-from nexus.run_repeat import check_key, repeated
-from nexus.run_writer import PATIENCE, RunWriter
+from nexus.runs.repeat import check_key, repeated
+from nexus.runs.running import Running, Work
+from nexus.runs.writer import PATIENCE, RunWriter
 from nexus.session import ALL, Session
 
 if TYPE_CHECKING:

@@ -1,0 +1,1 @@
+"""Recorded runs: what became of each workflow that was run."""
