@@ -29,7 +29,6 @@ import private  # noqa: E402
 from processes import Unavailable, identity  # noqa: E402
 from servers import MariaDB, PostgreSQL  # noqa: E402
 
-
 DURABLE = {  # the servers of tests are quick instead
     "PostgreSQL": "ALTER DATABASE nexus_test SET synchronous_commit = on",
     "MariaDB": "SET GLOBAL innodb_flush_log_at_trx_commit = 2",
