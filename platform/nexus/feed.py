@@ -12,9 +12,10 @@ import logging
 import threading
 import weakref
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal
+
+import msgspec
 
 from nexus import cursor
 from nexus.errors import (
@@ -45,8 +46,7 @@ LAG = 20_000
 SNAPSHOT_LIMIT = 10_000
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(msgspec.Struct, frozen=True):
     """A record entered, changed within, or left the query of a subscription. `prev` is the position of the
     change delivered before this one, so that a gap can be seen."""
 
@@ -93,11 +93,11 @@ class Feed:
         session: Session,
         topic: str,
         *,
-        where: object = None,
+        filter: object = None,
         since: str | None = None,
         snapshot: bool = False,
     ) -> Subscription:
-        """A subscription to the records of `topic` that match `where`, from now, from the cursor `since`, or
+        """A subscription to the records of `topic` that match `filter`, from now, from the cursor `since`, or
         from a snapshot. Enter it to open it; then iterate.
 
         When the session may no longer follow them, it gets `leave` for what it saw, and the error.
@@ -106,7 +106,7 @@ class Feed:
         source = self.source(topic)
         session = self.policy.current(session)
         self.check(session, topic)
-        query = source.parse(topic, where, session)
+        query = source.parse(topic, filter, session)
         return Subscription(self, source, session, topic, query, since, snapshot, self._queue)
 
     def check(self, session: Session, topic: str) -> None:
@@ -251,10 +251,9 @@ class Subscription:
             async for change in self._catch_up():
                 yield change
             while self._live or not self._queue.empty():
-                self._check()
                 taken = await self._queue.get()
+                self._check()
                 if taken is not None:
-                    self._check()
                     self._sent, self._mark = taken.pos, taken.at
                     yield taken
 

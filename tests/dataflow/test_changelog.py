@@ -165,7 +165,7 @@ class TestOtherPrograms:
             "sqlite": "INSERT INTO products SELECT * FROM products WHERE true"
             " ON CONFLICT (id) DO UPDATE SET name = 'new'",
         }[kind_of(database)]
-        async with app.feed.subscribe(LOCAL, "products", where={"name": "new"}) as followed:
+        async with app.feed.subscribe(LOCAL, "products", filter={"name": "new"}) as followed:
             await run_sql(database, raw_insert(database), again)
             (entered,) = await take(followed, 1)
         assert (entered.event, entered.key, entered.record["name"]) == ("enter", 1, "new")

@@ -27,7 +27,7 @@ async def take(followed: Any, count: int) -> list[Change]:
 
 
 async def test_a_query_is_entered_changed_and_left(app: Nexus, invoke: Invoke) -> None:
-    async with app.feed.subscribe(LOCAL, "products", where={"stock": {"$lt": 3}}) as followed:
+    async with app.feed.subscribe(LOCAL, "products", filter={"stock": {"$lt": 3}}) as followed:
         await invoke("products.create", name="many", stock=9)
         await invoke("products.create", name="few", stock=1)
         await invoke("products.update", id=2, stock=2)
@@ -114,7 +114,7 @@ async def test_cursors_that_cannot_be_resumed_say_so(app: Nexus, db: DataFlow, i
             async with app.feed.subscribe(LOCAL, "products", since=forged):
                 pass
     with pytest.raises(CursorExpired, match="another topic or filter"):
-        async with app.feed.subscribe(LOCAL, "products", where={"stock": 1}, since=cursor):
+        async with app.feed.subscribe(LOCAL, "products", filter={"stock": 1}, since=cursor):
             pass
     other = DataFlow(":memory:")
     other.model(type("Product", (), {"__annotations__": {"name": str}}))
@@ -213,7 +213,7 @@ async def test_a_snapshot_has_a_limit(app: Nexus, invoke: Invoke, monkeypatch: p
     with pytest.raises(TooLarge, match="more than 3 records"):
         async with app.feed.subscribe(LOCAL, "products", snapshot=True):
             pass
-    async with app.feed.subscribe(LOCAL, "products", where={"id": {"$gt": 1}}, snapshot=True) as followed:
+    async with app.feed.subscribe(LOCAL, "products", filter={"id": {"$gt": 1}}, snapshot=True) as followed:
         assert followed.records is not None
         assert len(followed.records) == 3
 

@@ -45,7 +45,7 @@ def watch(application: Nexus, topic: str, *, where: object, since: str | None, s
 
 async def _watch(application: Nexus, topic: str, where: object, since: str | None, snapshot: bool) -> None:
     async with application.running():
-        subscription = application.feed.subscribe(LOCAL, topic, where=where, since=since, snapshot=snapshot)
+        subscription = application.feed.subscribe(LOCAL, topic, filter=where, since=since, snapshot=snapshot)
         with _Stop.on_signals() as stop:
             try:
                 async with subscription:
