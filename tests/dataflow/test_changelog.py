@@ -179,6 +179,30 @@ class TestOtherPrograms:
         assert seen[2].old["name"] == "raw"
 
 
+@pytest.mark.databases("postgresql")
+@pytest.mark.parametrize("other_triggers", [False, True])
+async def test_bulk_inserts_are_logged_before_what_another_trigger_does(
+    app: Nexus, database: str, other_triggers: bool
+) -> None:
+    await app.runtime.invoke("products.count", {}, LOCAL, channel="test")
+    if other_triggers:
+        await run_sql(
+            database,
+            "CREATE OR REPLACE FUNCTION meddle() RETURNS trigger LANGUAGE plpgsql AS"
+            " 'BEGIN UPDATE products SET stock = 9 WHERE id = NEW.id; RETURN NULL; END'",
+            "CREATE TRIGGER meddle AFTER INSERT ON products FOR EACH ROW EXECUTE FUNCTION meddle()",
+        )
+    rows = [{"name": name} for name in "abc"]
+    async with app.feed.subscribe(LOCAL, "products") as followed:
+        await app.runtime.invoke("products.bulk_create", {"data": rows}, LOCAL, channel="test")
+        await app.runtime.invoke("products.create", {"name": "d"}, LOCAL, channel="test")
+        seen = await take(followed, 8 if other_triggers else 4)
+    for key in (1, 2, 3, 4):
+        events = [change.event for change in seen if change.key == key]
+        assert events == (["enter", "update"] if other_triggers else ["enter"])
+    assert {change.actor for change in seen} == {"local"}
+
+
 def flow(url: str, **more: Any) -> DataFlow:
     """A DataFlow with one model of these fields or options."""
     db = DataFlow(url)

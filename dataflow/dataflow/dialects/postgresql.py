@@ -151,6 +151,7 @@ class Postgresql:
             f" FROM unnest({arrays}) WITH ORDINALITY AS given({listed}, nexus_place)"
             f" ORDER BY nexus_place RETURNING {returned}"
         )
+        await connection.fetch(postgresql_log.BULK, (table.name,))
         given = await connection.fetch(sql, [list(column) for column in zip(*rows, strict=True)])
         return [row[0] for row in given]
 
