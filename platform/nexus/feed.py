@@ -125,7 +125,7 @@ class Feed:
         """Say that `source` has grown, to whoever follows it in this process: another application or event
         loop may. Only a hint: the log is what counts."""
         tails = _TAILS.get(source, ())
-        source.written(read_here=bool(tails))
+        source.written(read_here=any(tail.alive for tail in tails))
         for tail in tails:
             tail.wake()
 
