@@ -17,6 +17,7 @@ _STATEMENT_TOO_LARGE = 1153
 _READ_ONLY = frozenset({1290, 1792, 1836})
 _IN_THE_WAY = frozenset({ER.LOCK_DEADLOCK, 1020})
 _CANCELLED = 1317
+_NO_TRIGGERS = 1419
 _REFUSED = frozenset({ER.ACCESS_DENIED_ERROR, ER.DBACCESS_DENIED_ERROR, 1698})
 _LOST = frozenset({2003, 2006, 2013, 2055, 1053, 1927})
 _FULL = frozenset({ER.DISK_FULL, ER.RECORD_FILE_FULL, 1041})
@@ -71,4 +72,9 @@ def _by_number(number: object, message: str, keys: Mapping[str, str]) -> NexusEr
         return Unavailable("The disk of the database is full.")
     if number in _LOST:
         return Unavailable("The connection to the database was lost.", remedy="Try again.")
+    if number == _NO_TRIGGERS:
+        return Unavailable(
+            "The database lets this user make no triggers.",
+            remedy="Set its log_bin_trust_function_creators to 1, or the user's privileges.",
+        )
     return Unavailable(f"The database failed ({number}).")
