@@ -7,7 +7,8 @@
 /api/{resource}:{verb}          POST any other verb; GET too when it reads
 /api/workflows                  the operations that belong to no resource
 /api/workflows/{name}           one operation, by any of its spellings
-/api/workflows/{name}/execute   POST runs it
+/api/workflows/{name}/execute   POST runs it; see rest_runs.py
+/api/runs/{id}/cancel           POST cancels a run
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from nexus.errors import (
 )
 from nexus.operation import Effect, Operation
 from nexus.registry import Registry
+from nexus.run_record import Started
 from nexus.runtime import Runtime
 from nexus.schema import json_schema
 from nexus.session import Session, Sessions
@@ -51,6 +53,7 @@ from nexus_channels.asgi import (
     unexpected,
     unquoted,
 )
+from nexus_channels.rest_runs import CANCEL, RUNS, WAITING, How, how_to_start, reply_started
 
 _COLLECTION = {"GET": "list", "POST": "create"}
 _RECORD = {"GET": "get", "PATCH": "update", "PUT": "update", "DELETE": "delete"}
@@ -120,6 +123,8 @@ class Rest:
         if slash:
             if name == "workflows":
                 return await self._workflow(scope, receive, method, below)
+            if name == RUNS and below.endswith(CANCEL):
+                return await self._cancel(scope, receive, method, unquoted(below.removesuffix(CANCEL)))
             if not below or "/" in below:
                 raise _nothing_at(scope)
             return await self._record(scope, receive, method, unquoted(name), unquoted(below))
@@ -169,7 +174,7 @@ class Rest:
         operation = self._registry.outside(unquoted(name))
         if slash:
             _allow_only(scope, method, ("POST",))
-            return reply_json(await self._run(scope, receive, method, operation))
+            return await self._execute(scope, receive, method, operation)
         _allow_only(scope, method, ("GET",))
         _take_no_arguments(scope, "workflows")
         described = {
@@ -178,6 +183,20 @@ class Rest:
             "output": json_schema(operation.output),
         }
         return reply_json(described)
+
+    async def _execute(self, scope: Scope, receive: Receive, method: str, operation: Operation) -> Reply:
+        how = how_to_start(scope, operation, recording=self._runtime.runs is not None)
+        result = await self._run(scope, receive, method, operation, how=how)
+        if isinstance(result, Started):
+            return reply_started(scope, result, how)
+        return reply_json(result)
+
+    async def _cancel(self, scope: Scope, receive: Receive, method: str, run: str) -> Reply:
+        operation = self._registry.verbs(RUNS).get("cancel")
+        if operation is None or not run or "/" in run:
+            raise _nothing_at(scope)
+        _allow_only(scope, method, ("POST",))
+        return reply_json(await self._run(scope, receive, method, operation, run))
 
     def _overview(self, scope: Scope, method: str) -> Reply:
         _allow_only(scope, method, ("GET",))
@@ -234,6 +253,7 @@ class Rest:
         method: str,
         operation: Operation,
         record: str | None = None,
+        how: How = WAITING,
     ) -> Any:
         arguments: dict[str, object] | bytes
         if method in _IN_QUERY:
@@ -250,7 +270,7 @@ class Rest:
             if record is not None:
                 arguments = _with_id(operation, arguments, record)
         session: Session = scope["nexus.session"]
-        return await self._runtime.invoke(operation.name, arguments, session, channel="rest")
+        return await self._runtime.invoke(operation.name, arguments, session, channel="rest", **how)
 
     def _query_arguments(self, scope: Scope, operation: Operation, record: str | None) -> dict[str, object]:
         given: dict[str, object] = {}

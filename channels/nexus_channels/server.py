@@ -7,6 +7,7 @@ import contextlib
 import gc
 import logging
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -14,6 +15,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from types import FrameType
+from typing import Any
 
 import uvicorn
 
@@ -122,14 +124,22 @@ class _Server(uvicorn.Server):
             if websocket is None or not isinstance(connection, websocket):
                 connection.shutdown()
         self.app.feed.close()
-        if tasks := set(self.server_state.tasks):
+        if tasks := self._unfinished():
             await asyncio.wait(tasks, timeout=self.app.settings.shutdown)
-        if tasks := set(self.server_state.tasks):
+        if tasks := self._unfinished():
             self._guard.closing = True
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks, timeout=_AFTER_CANCEL)
         await super().shutdown(sockets)
+
+    def _unfinished(self) -> set[asyncio.Task[Any]]:
+        """Requests, and runs of workflows in the background; of these no more begin."""
+        runs = self.app.runtime.runs
+        if runs is None:
+            return set(self.server_state.tasks)
+        runs.close_door()
+        return self.server_state.tasks | runs.background
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -218,10 +228,19 @@ def _announce(server: _Server) -> None:
 def _cli_hint(app: Nexus) -> str:
     """A command that works in this folder. Which application `nexus` was given is in the settings."""
     given = app.settings.app
-    found_anyway = not given or given == os.environ.get("NEXUS_APP") or os.path.exists("app.py")
-    program = "nexus" if found_anyway else f"nexus --app {os.path.relpath(given) if '/' in given else given}"
+    program = _program()
+    if given and given != os.environ.get("NEXUS_APP") and not os.path.exists("app.py"):
+        program += f" --app {os.path.relpath(given) if '/' in given else given}"
     registry = app.registry
     for resource in registry.resources():
         if "list" in registry.verbs(resource):
             return f"{program} {resource} list"
     return f"{program} --help"
+
+
+def _program() -> str:
+    """What a shell calls our `nexus`: in an environment that is not activated, its path."""
+    installed = os.path.join(os.path.dirname(sys.executable), "nexus")
+    if shutil.which("nexus") or not os.path.exists(installed):
+        return "nexus"
+    return os.path.relpath(installed)

@@ -9,12 +9,12 @@ from typing import Any
 import sqlalchemy as sa
 
 from dataflow.aggregation import Accumulator, Aggregation, Group
+from dataflow.conditions import condition
 from dataflow.database import Database
 from dataflow.fields import INT_MAX, INT_MIN, Kind
 from dataflow.grouped import Sort
 from dataflow.model import Model
 from dataflow.query import Where, order_by
-from dataflow.scope import visible
 from dataflow.shapes import Shapes
 from dataflow.table import ModelTable
 from nexus.call import Call
@@ -36,7 +36,7 @@ class Aggregates:
     ) -> list[dict[str, Any]]:
         """The groups, by their keys unless the aggregation sorts them. Raises TooLarge for too many."""
         table = await self._database.table(model)
-        where = Where(visible(call.session, model, wanted.where, deleted=deleted), table, self._dialect)
+        where = await condition(call, self._database, model, wanted.where, deleted=deleted)
         paged = bool(wanted.skip) or wanted.limit is not None
         statement = self._shapes.statement(
             ("aggregate", model, where.shape, wanted.group, wanted.order, paged),

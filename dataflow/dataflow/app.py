@@ -4,37 +4,43 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Hashable, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, TypeVar
 
 from dataflow.aggregates import Aggregates
 from dataflow.bulk import Bulk
 from dataflow.changelog import ChangeLog
+from dataflow.connecting import settings_from
 from dataflow.database import Database
 from dataflow.declaration import model_from, refuse_instances
 from dataflow.dialects import dialect_for
 from dataflow.direct import Direct
 from dataflow.face import Caller
 from dataflow.model import Model
-from dataflow.nodes import model_operations
+from dataflow.nodes import BaseDataFlowNode, model_operations
+from dataflow.nodes.own import node_of_class, node_of_function
 from dataflow.options import PREFIX, options_from
+from dataflow.records import TableRecords
 from dataflow.schema import SchemaCache, SchemaMode
-from dataflow.scope import tenant
 from dataflow.store import Store
 from dataflow.sync import SyncDataFlow
 from dataflow.validation import Mode, validate_cycle
-from nexus.errors import ConfigurationError, RegistrationError
+from nexus.errors import ConfigurationError, RegistrationError, did_you_mean
 from nexus.feed import Feed
-from nexus.operation import Operation
+from nexus.instances import announce, withdraw
+from nexus.operation import Effect, Operation
 from nexus.policy import Policy
 from nexus.registry import Registry
 from nexus.runtime import Runtime
+from nexus.session import tenant
 
 T = TypeVar("T", bound=type)
 
 DEFAULT_URL = "sqlite:///data.db"
+SYSTEM_URL = "sqlite:///nexus_platform.db"
 
 
 class DataFlow(Direct):
@@ -57,31 +63,48 @@ class DataFlow(Direct):
     nothing is ever dropped or narrowed. With `auto_migrate=False` that is left to `install`. With
     `existing_schema_mode=True` the database is used as it is, and its changes cannot be followed.
 
-    The other options are those of `Options`. Raises DatabaseUrlError for a URL that cannot be used,
-    ConfigurationError for options that cannot be honoured, TypeError for those that there are not.
+    What the platform keeps for itself, such as the runs of workflows, is in tables `nexus_…` of the same
+    database; in the one of `system_url` where that is given, or DATAFLOW_SYSTEM_URL. With
+    `existing_schema_mode=True` that is by default the file nexus_platform.db in the current folder.
+
+    Its `name` is what workflows call this instance by, where several are used; without one, it is that of its
+    database: the file's without its ending, `memory`, or the one on the server.
+
+    The other options are those of `Options`, and those of URLs, as `ssl_ca`. Raises DatabaseUrlError for a
+    URL that cannot be used, ConfigurationError for options that cannot be honoured, TypeError for those that
+    there are not.
     """
 
     def __init__(
         self,
         database_url: str | None = None,
         *,
+        name: str | None = None,
         auto_migrate: bool = True,
         existing_schema_mode: bool = False,
+        system_url: str | None = None,
         **options: Any,
     ) -> None:
-        url = database_url if database_url is not None else _url_from(os.environ)
-        if not url:
-            raise ConfigurationError("The database URL must be a text such as 'sqlite:///shop.db'.")
+        url = _url(database_url, options)
+        settings = settings_from(options, os.environ, PREFIX)
         mode = SchemaMode.AUTO if auto_migrate else SchemaMode.FIXED
         if existing_schema_mode:
             mode = SchemaMode.EXISTING
         super().__init__(self, Caller())
-        self.database = Database(dialect_for(url), mode, options_from(options, os.environ, url))
+        dialect = dialect_for(url, settings)
+        self.database = Database(dialect, mode, options_from(options, os.environ, url))
+        self.name = _name(name, dialect.database)
         self.store = Store(self.database)
         self.bulk = Bulk(self.database)
         self.aggregates = Aggregates(self.database)
+        self._records = self._platform_records(system_url)
+        self._url = url
         self._models: dict[str, Model] = {}
+        self._made: dict[str, list[Operation]] = {}
+        self._own: list[Operation] = []
         self._runtimes: list[Runtime] = []
+        self._withdrawn = False
+        announce(self)
 
     @property
     def models(self) -> Mapping[str, Model]:
@@ -90,6 +113,9 @@ class DataFlow(Direct):
     @property
     def runtime(self) -> Runtime:
         """That of the application it was attached to last, else one of its own."""
+        if self._withdrawn:  # it is used again
+            self._withdrawn = False
+            announce(self)
         if not self._runtimes:
             registry, policy = Registry(), Policy()
             self.contribute(Runtime(registry, policy, Feed(registry, policy)))
@@ -107,6 +133,18 @@ class DataFlow(Direct):
     def changes(self) -> ChangeLog:
         return self.database.changes
 
+    @property
+    def records(self) -> TableRecords:
+        """What the platform keeps for itself."""
+        return self._records
+
+    def _platform_records(self, system_url: str | None) -> TableRecords:
+        url = system_url or os.environ.get(f"{PREFIX}SYSTEM_URL")
+        if url is None and self.database.mode is SchemaMode.EXISTING:
+            url = SYSTEM_URL
+        self._system = self.database if url is None else Database(dialect_for(url))
+        return TableRecords(self._system)
+
     def model(self, cls: T | None = None, *, strict: bool = False, skip_validation: bool = False) -> Any:
         """Register a class as a model; a decorator. Its operations appear in every application that has
         this DataFlow, at once. `strict` refuses what otherwise is only warned of, `skip_validation` is
@@ -119,15 +157,20 @@ class DataFlow(Direct):
         return self._register(cls, mode=mode)
 
     def _register(self, cls: T, *, mode: Mode) -> T:
-        model = model_from(cls, self._models, mode=mode)
+        switches = {"multi_tenant": self.database.options.multi_tenant}
+        model = model_from(cls, self._models, mode=mode, defaults=switches)
+        self.database.check(model)
         self._check_names(model)
         self._models[model.name] = model
         try:
             validate_cycle(model, mode)
-            self._publish(self._operations(model))
+            self._made[model.name] = self._operations(model)
+            self._publish(self._made[model.name])
         except BaseException:
             del self._models[model.name]
+            self._made.pop(model.name, None)
             raise
+        announce(self)
         self.changes.follow(model)
         refuse_instances(cls)
         return cls
@@ -161,10 +204,68 @@ class DataFlow(Direct):
                 registry.remove(*(operation.name for operation in operations))
             raise
 
+    def register_node(self, cls: type[BaseDataFlowNode]) -> None:
+        """Offer a node of one's own to workflows, by the name of its class. Raises RegistrationError."""
+        self._add_node(node_of_class(cls, self.database))
+
+    def node(
+        self,
+        function: Callable[..., Awaitable[Any]] | None = None,
+        *,
+        name: str = "",
+        effect: Effect | str = Effect.RUN,
+        internal: bool = True,
+    ) -> Any:
+        """Offer an async function to workflows; a decorator. Its first parameter is given the models, inside
+        of the call, and `query`; the others are the node's, with their types. `restock` is the node
+        `RestockNode`; with `internal=False` it is an operation that can be reached from outside. Raises
+        RegistrationError."""
+        if effect not in tuple(Effect):
+            raise RegistrationError(f"There is no effect '{effect}'.", remedy=did_you_mean(effect, Effect))
+        if function is None:
+            return functools.partial(self.node, name=name, effect=effect, internal=internal)
+        self._add_node(
+            node_of_function(
+                function, self, self.database, name=name, effect=Effect(effect), internal=internal
+            )
+        )
+        return function
+
+    def _add_node(self, operation: Operation) -> None:
+        if operation.name in (known.name for known in self._own):
+            raise RegistrationError(f"There is a node '{operation.name}' already.")
+        self._publish([operation])
+        self._own.append(operation)
+
     def contribute(self, runtime: Runtime) -> None:
-        operations = [o for model in self._models.values() for o in self._operations(model)]
-        runtime.registry.add(*operations)
+        made = (operation for made in self._made.values() for operation in made)
+        runtime.registry.add(*made, *self._own)
         self._runtimes.append(runtime)
+
+    @property
+    def spellings(self) -> frozenset[str]:
+        """What workflows may call this instance by."""
+        dialect = self.database.dialect
+        return frozenset((self.name, dialect.name, dialect.location, self._url))
+
+    @property
+    def identity(self) -> Hashable:
+        """The same for two instances that have the same data."""
+        dialect = self.database.dialect
+        return (dialect.name, dialect.location) if dialect.lasting else id(self)
+
+    @property
+    def shapes(self) -> Mapping[str, Hashable]:
+        """What the table of each model is."""
+        return {name: model.shape for name, model in self._models.items()}
+
+    @property
+    def nodes(self) -> Mapping[str, Operation]:
+        """The operations by the names of their nodes and by their own."""
+        made = [operation for each in self._made.values() for operation in each]
+        return {operation.name: operation for operation in made} | {
+            operation.node: operation for operation in made
+        }
 
     @property
     def sync(self) -> SyncDataFlow:
@@ -175,13 +276,16 @@ class DataFlow(Direct):
         """The statements that the first use of these models runs, by default of all."""
         wanted = names or tuple(self._models)
         plans = [self.database.plan(self._models[name]) for name in wanted]
-        return list(dict.fromkeys(sql for plan in plans for sql in plan))
+        own = self.records.sql() if not names and self._system is self.database else []
+        return list(dict.fromkeys(sql for plan in (*plans, own) for sql in plan))
 
     async def install(self, *names: str) -> list[str]:
         """Make what is missing of these models, by default of all, on purpose; gives their tables. Raises
         SchemaMismatch for what cannot be made, and ConfigurationError in existing_schema_mode."""
         wanted = [self._models[name] for name in names or tuple(self._models)]
         await self.database.install(wanted)
+        if not names and self._system is self.database:
+            await self.records.install()
         return [model.table_name for model in wanted]
 
     @property
@@ -195,11 +299,17 @@ class DataFlow(Direct):
         return tenant(name)
 
     async def close(self) -> None:
-        """Close the connections of the running event loop."""
+        """Close the connections of the running event loop. Workflows that belong to no application do not
+        find the models any more, until they are used again."""
+        self._withdrawn = True
+        withdraw(self)
         await self.database.close()
+        if self._system is not self.database:
+            await self._system.close()
 
     def _operations(self, model: Model) -> list[Operation]:
-        return model_operations(model, self.store, self.bulk, self.aggregates)
+        made = model_operations(model, self.store, self.bulk, self.aggregates)
+        return [replace(operation, source=self.name) for operation in made]
 
 
 class PoolManager:
@@ -216,5 +326,23 @@ class PoolManager:
         return self._database.metrics()
 
 
-def _url_from(environment: Mapping[str, str]) -> str:
-    return environment.get("DATABASE_URL") or environment.get(f"{PREFIX}DATABASE_URL") or DEFAULT_URL
+def _url(given: str | None, options: dict[str, Any]) -> str:
+    """The URL, for which `database` is another word; else the environment's, else the default."""
+    other = options.pop("database", None)
+    if None not in (given, other):
+        raise ConfigurationError("'database' is another word for 'database_url': give one.")
+    url = given if other is None else other
+    if url is None:
+        environment = os.environ
+        return environment.get("DATABASE_URL") or environment.get(f"{PREFIX}DATABASE_URL") or DEFAULT_URL
+    if not isinstance(url, str) or not url:
+        raise ConfigurationError("The database URL must be a text such as 'sqlite:///shop.db'.")
+    return url
+
+
+def _name(given: str | None, database: str) -> str:
+    if given is None:
+        return database
+    if not given.strip() or len(given) > 100:
+        raise ConfigurationError("The name of a DataFlow is a text of at most 100 characters.")
+    return given

@@ -13,11 +13,11 @@ import sqlalchemy as sa
 
 from dataflow.assignments import Assignment
 from dataflow.changes import assigned, change_values
+from dataflow.conditions import condition
 from dataflow.database import Database
 from dataflow.dialects import Connection
 from dataflow.model import DELETED_AT, VERSION, Model
 from dataflow.query import Shape, Where
-from dataflow.scope import visible
 from dataflow.shapes import Shapes
 from dataflow.store import made
 from dataflow.table import ModelTable
@@ -88,7 +88,7 @@ class Batch:
 
     async def find(self, names: tuple[str, ...], keys: Iterable[Key]) -> dict[Key, list[Any]]:
         """The ids of the records that have these values in these fields, locked until the end."""
-        wanted, scope = set(keys), self.matching()
+        wanted, scope = set(keys), await self.matching()
         found: dict[Key, list[Any]] = {}
         for chunk in chunks(list(wanted), CHUNK):
             statement = self._statement(("find", names, scope.shape), lambda: self._find(names, scope))
@@ -171,10 +171,8 @@ class Batch:
         if locked:
             await self.database.dialect.lock(self.connection, locked)
 
-    def matching(self, where: Filter = EVERYTHING) -> Where:
-        """The only way from a filter to a condition: what must not be seen is taken away here."""
-        tree = visible(self.call.session, self.model, where, deleted=self.deleted)
-        return Where(tree, self.table, self.database.dialect)
+    async def matching(self, where: Filter = EVERYTHING) -> Where:
+        return await condition(self.call, self.database, self.model, where, deleted=self.deleted)
 
     def _changed(self, changes: tuple[Assignment, ...]) -> sa.Update:
         updated = self.table.table.c.updated_at

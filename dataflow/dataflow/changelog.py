@@ -12,8 +12,8 @@ from dataflow.model import Model
 from dataflow.query import Where, compiled, order_by
 from dataflow.schema import SchemaMode
 from dataflow.scope import visible
-from nexus.errors import CursorExpired, TooLarge, Unavailable, UnknownTopic
-from nexus.filters import Filter
+from nexus.errors import CursorExpired, InvalidFilter, TooLarge, Unavailable, UnknownTopic
+from nexus.filters import Filter, relations_in
 from nexus.ports import LoggedChange, LogHead, Snapshot
 from nexus.session import Session
 
@@ -57,7 +57,14 @@ class ChangeLog:
                 f"Changes to '{topic}' are not logged: its model says so.",
                 remedy='Leave out "changes": False in its __dataflow__.',
             )
-        return visible(session, model, model.parse_filter(where))
+        wanted = model.parse_filter(where)
+        through = next(relations_in(wanted), None)
+        if through is not None:  # nothing would be said when the other record changes
+            raise InvalidFilter(
+                f"'{through.relation}': a subscription cannot depend on the records of another model.",
+                remedy=f"Filter by fields of {topic}, or list them.",
+            )
+        return visible(session, model, wanted)
 
     def fields(self, topic: str) -> tuple[str, ...]:
         return tuple(self._model(topic).fields)
@@ -131,7 +138,7 @@ class ChangeLog:
                 f"The snapshot of '{topic}' holds more than {limit} records.",
                 remedy="Narrow the filter, or list the records in pages and subscribe without a snapshot.",
             )
-        return Snapshot(head, [msgspec.structs.asdict(table.record(row)) for row in rows])
+        return Snapshot(head, [msgspec.structs.asdict(record) for record in table.records(rows)])
 
     async def changed(self) -> None:
         pools = self._database.pools

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import Any
 
@@ -12,12 +12,14 @@ import msgspec
 
 from dataflow.fields import INT_MAX, INT_MIN, Field, Kind
 from nexus.errors import InvalidArguments, InvalidFilter
-from nexus.filters import Fields
+from nexus.filters import Across, Fields
 
 _DAY = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 
 
-def filter_fields(owner: str, fields: Mapping[str, Field]) -> Fields:
+def filter_fields(
+    owner: str, fields: Mapping[str, Field], relations: Callable[[], Mapping[str, Across]] = dict
+) -> Fields:
     """What a filter over these fields may say. `owner` is how errors call them."""
     return Fields(
         owner=owner,
@@ -25,6 +27,7 @@ def filter_fields(owner: str, fields: Mapping[str, Field]) -> Fields:
         convert=lambda name, value: comparable(owner, fields[name], value),
         texts=frozenset(name for name, field in fields.items() if field.annotation is str),
         json=frozenset(name for name, field in fields.items() if field.kind is Kind.JSON),
+        relations=relations,
     )
 
 

@@ -17,7 +17,7 @@ from dataflow.pools import Pools, pool_metrics
 from dataflow.schema import SchemaCache, SchemaMode, all_sql, check_present, install, parents_first
 from dataflow.table import ModelTable
 from nexus.call import Call
-from nexus.errors import ConfigurationError
+from nexus.errors import ConfigurationError, RegistrationError
 
 
 class Database:
@@ -49,14 +49,25 @@ class Database:
             pools = self._pools[loop] = Pools(self.dialect, self.options)
         return pools
 
+    def check(self, model: Model) -> None:
+        """Raises RegistrationError for a model that this kind of database cannot hold."""
+        if model.has_arrays and not self.dialect.has_arrays:
+            raise RegistrationError(
+                f"{model.name}: {self.dialect.name} has no arrays for 'use_native_arrays'.",
+                remedy="Leave it out: lists are then kept as JSON, with the same filters and operators.",
+            )
+
     def metrics(self) -> dict[str, Any]:
         """The connections for statements, of all event loops together."""
         return pool_metrics([pools for loop, pools in self._pools.items() if not loop.is_closed()])
 
     async def table(self, model: Model) -> ModelTable:
         """The table of a model, which exists from then on. Raises SchemaMismatch."""
-        found = self.cache.get(model)
-        return found if found is not None else await self._use(model)
+        return self.known(model) or await self._use(model)
+
+    def known(self, model: Model) -> ModelTable | None:
+        """The table of a model, where it is known to be there: what mostly saves awaiting `table`."""
+        return self.cache.get(model)
 
     def plan(self, model: Model) -> list[str]:
         """All that an empty database needs for a model."""
@@ -83,6 +94,7 @@ class Database:
         pools = self.pools
         async with pools.installing:
             if model not in self.cache.tables:
+                self.cache.misses += 1
                 mode = mode or self.mode
                 slots = pools.writer if mode is SchemaMode.AUTO else pools.readers
                 connection = await slots.take()

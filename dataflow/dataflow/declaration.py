@@ -8,9 +8,11 @@ import datetime
 import re
 import typing
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from dataflow.annotations import field_from
+from dataflow.arrays import with_arrays
 from dataflow.fields import MISSING, Field, Kind
 from dataflow.indexes import KEY_LENGTH, Index, declared_indexes, index_on
 from dataflow.keys import uuid7
@@ -30,19 +32,33 @@ _OPTIONS: dict[str, type] = {
     "route": str,
     "foreign_keys": bool,
     "changes": bool,
+    "use_native_arrays": bool,
     **dict.fromkeys(_SWITCHES, bool),
 }
-_LATER_OPTIONS = frozenset({"audit_log", "use_native_arrays", "indexes", "relations"})
+_LATER_OPTIONS = {
+    "audit_log": "",
+    "encryption": "",
+    "database": "Register the model with the DataFlow of that database.",
+    "indexes": "Write them as __indexes__.",
+    "relations": "Write them as __relations__.",
+}
 
 
-def model_from(cls: type, known: Mapping[str, Model] | None = None, *, mode: Mode = Mode.WARN) -> Model:
-    """Read a class, to be registered beside the models `known`.
+def model_from(
+    cls: type,
+    known: Mapping[str, Model] | None = None,
+    *,
+    mode: Mode = Mode.WARN,
+    defaults: Mapping[str, bool] = MappingProxyType({}),
+) -> Model:
+    """Read a class, to be registered beside the models `known`. `defaults` are options of models that say
+    nothing of them.
 
     Raises RegistrationError naming the field or the option that cannot be, and its ModelValidationError for
     what strict mode refuses; warns of the same in the mode WARN."""
     models = {} if known is None else known
     name = cls.__name__
-    options = _options(cls, name)
+    options = {**defaults, **_options(cls, name)}
     table = getattr(cls, "__tablename__", None) or plural(snake_case(name))
     _check_table(name, table)
     declared = _declared(cls, name)
@@ -50,6 +66,8 @@ def model_from(cls: type, known: Mapping[str, Model] | None = None, *, mode: Mod
     relations = declared_relations(name, getattr(cls, "__relations__", {}))
     switches = {option: bool(options.get(option)) for option in _SWITCHES}
     fields = _fields(name, declared, switches)
+    if options.get("use_native_arrays"):
+        fields = with_arrays(name, fields)
     within = (TENANT,) if switches["multi_tenant"] else ()
     indexes = declared_indexes(name, table, getattr(cls, "__indexes__", ()), fields, within)
     if within:
@@ -182,7 +200,9 @@ def _options(cls: type, name: str) -> dict[str, object]:
     options: dict[str, object] = copy.copy(getattr(cls, "__dataflow__", {}))
     for option, value in options.items():
         if option in _LATER_OPTIONS:
-            raise RegistrationError(f"{name}: the option '{option}' is not available yet.")
+            raise RegistrationError(
+                f"{name}: the option '{option}' is not available yet.", remedy=_LATER_OPTIONS[option]
+            )
         if option not in _OPTIONS:
             raise RegistrationError(
                 f"{name}: there is no option '{option}' in __dataflow__.",

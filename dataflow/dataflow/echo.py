@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Sequence
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from typing import Any, TypeVar
 
 from dataflow.dialects.base import Connection, Done
 from nexus.call import Call
+from nexus.errors import NexusError
 from nexus.ports import Isolation
+
+T = TypeVar("T")
 
 logger = logging.getLogger("dataflow.sql")
 
@@ -41,23 +44,27 @@ class EchoedConnection:
 
     async def fetch(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
         self._log(sql, parameters)
-        return await self._connection.fetch(sql, parameters)
+        return await self._told(self._connection.fetch(sql, parameters))
 
     async def execute(self, sql: str, parameters: Sequence[Any] = ()) -> Done:
         self._log(sql, parameters)
-        return await self._connection.execute(sql, parameters)
+        return await self._told(self._connection.execute(sql, parameters))
+
+    async def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
+        self._log(sql, parameters)
+        return await self._told(self._connection.query(sql, parameters))
 
     async def run(self, sql: str) -> None:
         self._log(sql)
-        await self._connection.run(sql)
+        await self._told(self._connection.run(sql))
 
     async def execute_each(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
         self._log_each(sql, rows)
-        await self._connection.execute_each(sql, rows)
+        await self._told(self._connection.execute_each(sql, rows))
 
     async def fetch_each(self, sql: str, rows: Sequence[Sequence[Any]]) -> list[Any]:
         self._log_each(sql, rows)
-        given: list[Any] = await self._own.fetch_each(sql, rows)
+        given: list[Any] = await self._told(self._own.fetch_each(sql, rows))
         return given
 
     async def insert_chunks(self, head: str, rows: Sequence[Sequence[Any]], tail: str) -> AsyncIterator[Any]:
@@ -88,6 +95,15 @@ class EchoedConnection:
 
     async def close(self) -> None:
         await self._connection.close()
+
+    async def _told(self, work: Awaitable[T]) -> T:
+        """What fails is logged, too: in the database's own words, which may hold values, where values are."""
+        try:
+            return await work
+        except NexusError as failure:
+            own = failure.__cause__ if self._values else None
+            logger.info("failed: %s", failure.detail if own is None else f"{type(own).__name__}: {own}")
+            raise
 
     def _log_each(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
         if self._values:

@@ -19,6 +19,7 @@ from nexus.arguments import pointer
 from nexus.errors import InvalidArguments, NexusError, Problem
 
 INT_MIN, INT_MAX = -(2**63), 2**63 - 1
+JSON_LEVELS = 30  # the change log holds them one level deeper, and one of the databases reads no more than 31
 MISSING: Any = msgspec.NODEFAULT
 
 _BOUNDED = Annotated[int, msgspec.Meta(ge=INT_MIN, le=INT_MAX)]
@@ -52,7 +53,8 @@ class Field:
     """`annotation` is without its None; `nullable` says that there was one. `automatic` fields are filled by
     the platform and never by a caller. `choices` are the values of an Enum or a Literal: those, and not the
     members, are what is stored and what comes back, the same in Python as on every channel. A `factory` makes
-    the default of each record; `length` is the most characters of a text."""
+    the default of each record; `length` is the most characters of a text. `elements` says that a list is kept
+    as an array of the database's own, and of what."""
 
     name: str
     kind: Kind
@@ -63,6 +65,7 @@ class Field:
     choices: tuple[str, ...] | tuple[int, ...] = ()
     factory: Callable[[], object] | None = None
     length: int | None = None
+    elements: Kind | None = None
 
     @property
     def required(self) -> bool:
@@ -148,6 +151,7 @@ def in_utc(value: datetime.datetime) -> datetime.datetime:
 def _text(value: Any) -> Any:
     if "\0" in value:
         raise ValueError("a text cannot contain the character NUL")
+    _encodable(value)
     return value
 
 
@@ -168,30 +172,36 @@ def _decimal(value: Any) -> Any:
 
 
 def _json(value: Any) -> Any:
-    """What every database keeps as it is: no NUL, no NaN, no integer beyond 64 bits. A JSON null has no
-    difference from an absent value at the top and is stored as such."""
-    _check_json(value)
+    """What every database keeps as it is: no NUL, no NaN, no integer beyond 64 bits, no more levels than they
+    all read. A JSON null has no difference from an absent value at the top and is stored as such."""
+    _check_json(value, 0)
     return value
 
 
-def _check_json(value: object) -> None:
+def _check_json(value: object, depth: int) -> None:
     if isinstance(value, Enum):
         value = value.value
     if isinstance(value, str):
         _text(value)
-        _encodable(value)
     elif isinstance(value, float):
         _finite(value)
     elif isinstance(value, int):
         if not INT_MIN <= value <= INT_MAX:
             raise ValueError("an integer must fit into 64 bits")
     elif isinstance(value, Mapping):
+        _check_depth(depth)
         for key, inner in value.items():
-            _check_json(key)
-            _check_json(inner)
+            _check_json(key, depth)
+            _check_json(inner, depth + 1)
     elif isinstance(value, (list, tuple)):
+        _check_depth(depth)
         for inner in value:
-            _check_json(inner)
+            _check_json(inner, depth + 1)
+
+
+def _check_depth(depth: int) -> None:
+    if depth >= JSON_LEVELS:
+        raise ValueError(f"lists and objects are nested more than {JSON_LEVELS} levels deep")
 
 
 def _encodable(value: str) -> None:

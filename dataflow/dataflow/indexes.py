@@ -66,11 +66,18 @@ def _index(owner: str, table: str, given: Any, fields: Mapping[str, Field], with
             )
     wanted = given.get("fields", ())
     names = (wanted,) if isinstance(wanted, str) else tuple(wanted)
-    names = (*(name for name in within if name not in names), *names) if names else names
-    _check_fields(owner, names, fields)
     unique = given.get("unique", False)
     if not isinstance(unique, bool):
         raise RegistrationError(f"{owner}: 'unique' of an index is True or False.")
+    arrays = [name for name in names if name in fields and fields[name].elements]
+    if arrays and (unique or len(names) > 1):
+        raise RegistrationError(
+            f"{owner}: an index on the array '{arrays[0]}' is on nothing else, and not unique.",
+            remedy="It finds the records by the elements of their arrays.",
+        )
+    if names and not arrays:
+        names = (*(name for name in within if name not in names), *names)
+    _check_fields(owner, names, fields)
     named = given.get("name")
     if named is None:
         return index_on(table, names, unique=unique)
@@ -91,7 +98,7 @@ def _check_fields(owner: str, names: tuple[Any, ...], fields: Mapping[str, Field
                 f"{owner}: there is no field '{str(name)[:80]}' for an index.",
                 remedy=did_you_mean(str(name), fields),
             )
-        if fields[name].kind in _UNINDEXED:
+        if fields[name].kind in _UNINDEXED and not fields[name].elements:
             raise RegistrationError(
                 f"{owner}: the {fields[name].kind.value} field '{name}' cannot be in an index."
             )

@@ -12,9 +12,9 @@ import msgspec
 from dataflow.comparison import filter_fields
 from dataflow.fields import Field
 from dataflow.indexes import Index
-from dataflow.ordering import Order, parse_order
+from dataflow.ordering import BY_ID, Order, parse_order
 from dataflow.relations import Declared, Relation, Relations
-from nexus.filters import EVERYTHING, Fields, Filter, parse
+from nexus.filters import EVERYTHING, Across, Fields, Filter, parse
 
 TENANT = "tenant_id"
 DELETED_AT = "deleted_at"
@@ -53,7 +53,14 @@ class Model:
     def record(self) -> type[msgspec.Struct]:
         """What reading gives: one attribute for each field."""
         fields = [(field.name, field.stored_type) for field in self.fields.values()]
-        return msgspec.defstruct(self.name, fields, module="dataflow.records")
+        # What a record holds never refers to the record: there is no circle for the collector to look for.
+        return msgspec.defstruct(self.name, fields, module="dataflow.records", gc=False)
+
+    @property
+    def shape(self) -> str:
+        """The same for two models whose tables are alike."""
+        fields = [(f.name, f.kind.value, f.nullable, f.length, f.choices) for f in self.fields.values()]
+        return repr((self.table_name, fields, self.multi_tenant, self.soft_delete, self.versioned))
 
     @property
     def relations(self) -> Mapping[str, Relation]:
@@ -68,16 +75,29 @@ class Model:
             return []
         return [one for one in self.relations.values() if not one.many and one.key == "id"]
 
+    @property
+    def has_arrays(self) -> bool:
+        """Whether a database must have arrays of its own for it."""
+        return any(field.elements for field in self.fields.values())
+
     @functools.cached_property
     def filter_fields(self) -> Fields:
-        return filter_fields(self.route, self.fields)
+        return filter_fields(self.route, self.fields, self._across)
 
     def parse_filter(self, given: object) -> Filter:
         return EVERYTHING if given is None else parse(given, self.filter_fields)
 
     def parse_order(self, order_by: object = None, sort: object = None) -> Order:
+        if order_by is None and sort is None:
+            return BY_ID
         return parse_order(self.route, self.fields, order_by, sort)
 
     def writable(self) -> list[Field]:
         """The fields that a caller may give."""
         return [field for field in self.fields.values() if not field.automatic]
+
+    def _across(self) -> Mapping[str, Across]:
+        return {
+            name: Across((name,), relation.target.filter_fields, relation.many)
+            for name, relation in self.relations.items()
+        }

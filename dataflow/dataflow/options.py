@@ -8,58 +8,61 @@ from typing import Any, Literal
 
 import msgspec
 
+from dataflow.connecting import NAMES as CONNECTING
 from nexus.errors import ConfigurationError, did_you_mean, nearest
 
 PREFIX = "DATAFLOW_"
 
+_ELSEWHERE = frozenset({"database_url", "execution_timeout"})
+"""Variables that others read."""
+_ARGUMENTS = ("database_url", "name", "auto_migrate", "existing_schema_mode", "system_url", "pools")
+
 _ALIASES = {"pool_max_overflow": "max_overflow", "connection_pool_size": "pool_size"}
 _ONLY: dict[str, tuple[object, str]] = {
+    "async_operations": (True, "Everything is asynchronous; db.sync is for programs without an event loop."),
     "enable_connection_pooling": (True, "For one connection at a time: pool_size=1, max_overflow=0."),
+    "enable_metrics": (True, "Connections are counted always: db.pool_metrics()."),
     "enable_wal": (True, "A file is always used with a write-ahead log: readers would wait for writers."),
     "pool_reset_on_return": ("rollback", "What was not committed is rolled back; commit by a transaction."),
+    "schema_cache_enabled": (True, "Asking the database about each table at each use would double its work."),
+    "schema_cache_ttl": (None, "Tables are looked at again after db.install(), and in a new process."),
+    "schema_cache_validation": (False, "Tables are compared with the models at their first use."),
+    "tenant_isolation": ("strict", "No tenant ever sees the records of another."),
 }
-_LATER = frozenset(
-    {
-        "async_operations",
-        "audit_logging",
-        "bulk_batch_size",
-        "cache_backend",
-        "cache_size_mb",
-        "cache_ttl",
-        "charset",
-        "data_retention_days",
-        "deterministic_ids",
-        "enable_caching",
-        "enable_metrics",
-        "enable_model_persistence",
-        "encryption_at_rest",
-        "encryption_enabled",
-        "encryption_key",
-        "error_enhancement_mode",
-        "gdpr_compliance",
-        "log_config",
-        "log_level",
-        "monitoring",
-        "multi_tenant",
-        "name",
-        "query_cache_enabled",
-        "read_replica",
-        "read_replica_enabled",
-        "schema_cache_enabled",
-        "schema_cache_max_size",
-        "schema_cache_ttl",
-        "schema_cache_validation",
-        "slow_query_threshold",
-        "ssl_ca",
-        "ssl_cert",
-        "ssl_key",
-        "tenant_database_prefix",
-        "tenant_id_header",
-        "tenant_isolation",
-        "test_mode",
-        "test_mode_aggressive_cleanup",
-    }
-)
+_LATER: dict[str, str] = {
+    "analytics_db": "Make a second DataFlow for the other database.",
+    "audit_logging": "",
+    "bulk_batch_size": "Give batch_size to the bulk operation.",
+    "cache_backend": "",
+    "cache_ttl": "",
+    "config": "Give its parts as arguments.",
+    "data_retention_days": "",
+    "deterministic_ids": "Declare the id as 'str' and give it.",
+    "enable_caching": "",
+    "enable_model_persistence": "",
+    "encryption_at_rest": "Encrypt the disk of the database server.",
+    "encryption_enabled": "",
+    "encryption_key": "",
+    "error_enhancement_mode": "Errors always say what to do.",
+    "gdpr_compliance": "",
+    "log_config": "Set up the loggers 'nexus' and 'dataflow' of Python's logging.",
+    "log_level": 'As in logging.getLogger("dataflow").setLevel("DEBUG").',
+    "migration_config": "Use auto_migrate and existing_schema_mode.",
+    "monitoring": "db.pool_metrics() counts connections, echo=True logs statements.",
+    "query_cache_enabled": "",
+    "read_replica": "",
+    "read_replica_enabled": "",
+    "redis_url": "",
+    "safety_level": "auto_migrate and existing_schema_mode say what may be changed.",
+    "schema_cache_max_size": "Each model takes one small entry.",
+    "slow_query_threshold": "echo=True logs statements.",
+    "tenant_database_prefix": "Tenants share tables, which multi_tenant=True keeps apart.",
+    "tenant_id_header": "The tenant is that of the session.",
+    "test_mode": "Use DataFlow(':memory:'), or an empty database for each test.",
+    "test_mode_aggressive_cleanup": "",
+}
+"""What is documented elsewhere and not built, and what to do instead. Without it is how things are: None
+and False are accepted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,7 @@ class Options:
     None is what suits the database. `pool_timeout` is how many seconds one waits for a connection. One
     older than `pool_recycle` seconds is replaced. `pool_pre_ping` asks the server, each time, whether the
     connection still lives: one round trip more. `echo` logs every statement, and "values" what is in it too.
+    With `multi_tenant` every model is, unless it says otherwise.
 
     The change log keeps changes for `changes_max_age` seconds (7 days) and at most `changes_max_rows` of them
     (a million), give or take a tenth; None is without end.
@@ -81,6 +85,7 @@ class Options:
     pool_recycle: float | None = None
     pool_pre_ping: bool = False
     echo: bool | Literal["values"] = False
+    multi_tenant: bool = False
     changes_max_age: float | None = 604_800.0
     changes_max_rows: int | None = 1_000_000
 
@@ -127,11 +132,14 @@ def _checked(given: dict[str, object], where: str) -> dict[str, object]:
             if value != wanted:
                 raise ConfigurationError(f"{name}={value!r} cannot be honoured.", remedy=reason)
         elif name in _LATER:
-            raise ConfigurationError(f"{name} is not available yet.", remedy="Leave it out.")
+            if value is not None and value is not False:
+                raise ConfigurationError(
+                    f"{name} is not available yet.", remedy=_LATER[name] or "Leave it out."
+                )
         elif (option := _ALIASES.get(name, name)) not in names:
             near = nearest(
                 name,
-                [*names, *_ALIASES, *_ONLY, "database_url", "auto_migrate", "existing_schema_mode", "pools"],
+                [*names, *_ALIASES, *_ONLY, *CONNECTING, *_ARGUMENTS],
             )
             raise TypeError(f"{where} has no option '{name}'" + (f"; did you mean '{near}'?" if near else ""))
         elif option in chosen and chosen[option] != value:
@@ -148,11 +156,11 @@ def _environment(environment: Mapping[str, str]) -> dict[str, object]:
         option = variable.removeprefix(PREFIX).lower()
         if not variable.startswith(PREFIX):
             continue
-        if option == "database_url":
+        if option in _ELSEWHERE or option in CONNECTING:
             continue
         if option in names:
             given[option] = value
-        elif (near := nearest(option, names)) is not None:
+        elif (near := nearest(option, [*names, *CONNECTING])) is not None:
             raise ConfigurationError(
                 f"There is no setting {variable}.", remedy=did_you_mean(option, [near]).upper()
             )

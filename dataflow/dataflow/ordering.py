@@ -24,6 +24,8 @@ from nexus.filters import Any as AnyOf
 
 Order: TypeAlias = tuple[tuple[str, bool], ...]
 
+BY_ID: Order = (("id", False),)
+
 _LONGEST = 10_000
 _MOST_FIELDS = 32
 _DIRECTIONS: dict[object, bool] = {1: False, -1: True, "asc": False, "desc": True}

@@ -14,6 +14,8 @@ from dataflow.retention import Retention
 from dataflow.sealing import Sealing
 from nexus.errors import Unavailable
 
+_RECORDERS = 2
+
 
 class Pools:
     """To be made in the event loop whose they are. When that is shut down, as `asyncio.run` does at its end,
@@ -38,6 +40,10 @@ class Pools:
         if dialect.writers is not None:
             single = Care(care.patience, 0, care.recycle, care.ping)
             self.writer = Slots(self._opening(dialect.open_writer), dialect.writers, single)
+        # The platform's records do not wait for requests either, where there may be more than one writer.
+        self.records = self.writer
+        if dialect.writers is None:
+            self.records = Slots(self._opening(dialect.open_recorder), _RECORDERS)
         # Following the log must not wait for requests, nor for the one who waits for other programs.
         self.log = Slots(dialect.open_reader, 1)
         self.watch = Slots(dialect.open_reader, 1)
@@ -49,7 +55,7 @@ class Pools:
 
     async def close(self) -> None:
         await self.sealing.close()
-        for slots in (self.readers, self.log, self.watch, self.care, self.writer):
+        for slots in (self.readers, self.log, self.watch, self.care, self.records, self.writer):
             await slots.close()
 
     def _opening(self, open_one: Callable[[], Awaitable[Connection]]) -> Callable[[], Awaitable[Connection]]:

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, TypeAlias
 
 import sqlalchemy as sa
 
 from dataflow.dialects.base import Dialect
+from dataflow.model import Model
+from dataflow.relations import Relation
 from dataflow.table import ModelTable
 from nexus.errors import InvalidFilter
-from nexus.filters import All, Filter, Inside, Not, Test
+from nexus.filters import All, Filter, Inside, Not, Related, Test
 from nexus.filters import Any as AnyOf
 
 Shape: TypeAlias = tuple[Any, ...]
 
 _MOST_PARAMETERS = 1000
+_NONE: Mapping[Model, ModelTable] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,52 +44,83 @@ def compiled(statement: sa.ClauseElement, dialect: Dialect) -> Statement:
     return Statement(str(done), tuple(getattr(done, "positiontup", None) or ()), constants)
 
 
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """What a part of a condition is about: the rows of the statement's own table, or of a related one, which
+    is called `alias` there."""
+
+    table: ModelTable
+    source: sa.FromClause
+    alias: str = ""
+
+    def reference(self, field: str) -> str:
+        return self.table.reference(field, self.alias)
+
+
 class Where:
     """A filter over one table: its `shape`, which is hashable and holds no values, and its `values`, by the
-    names that the parameters have in `clause`."""
+    names that the parameters have in `clause`. `tables` are those of the models that it looks at through
+    relations, which is what `crosses` says."""
 
-    def __init__(self, tree: Filter, table: ModelTable, dialect: Dialect) -> None:
+    def __init__(
+        self, tree: Filter, table: ModelTable, dialect: Dialect, tables: Mapping[Model, ModelTable] = _NONE
+    ) -> None:
         self._tree = tree
-        self._table = table
+        self._rows = _Rows(table, table.table)
         self._dialect = dialect
+        self._tables = tables
         self.values: dict[str, Any] = {}
         self._taken = 0
+        self._aliases = 0
         self._conditions: list[tuple[str, int]] = []  # their text, and how many parameters there are after it
-        self.shape = self._shape(tree)
+        self.shape = self._shape(tree, self._rows)
+        self.crosses = self._aliases > 0
 
     def clause(self) -> sa.ColumnElement[bool]:
         """The condition. Never true for what the filter does not mean; NULL counts as false."""
-        self._taken = 0
+        self._taken = self._aliases = 0
         self._written = iter(self._conditions)
-        return self._clause(self._tree)
+        return self._clause(self._tree, self._rows)
 
     def _next(self) -> str:
         self._taken += 1
         return f"w{self._taken}"
 
-    def _shape(self, tree: Filter) -> Shape:
+    def _related(self, rows: _Rows, name: str) -> tuple[Relation, _Rows]:
+        relation = rows.table.model.relations[name]
+        table = self._tables[relation.target]
+        self._aliases += 1
+        alias = f"r{self._aliases}"
+        return relation, _Rows(table, table.table.alias(alias), alias)
+
+    def _shape(self, tree: Filter, rows: _Rows) -> Shape:
         match tree:
             case All(parts):
-                return ("all", *map(self._shape, parts))
+                return ("all", *[self._shape(part, rows) for part in parts])
             case AnyOf(parts):
-                return ("any", *map(self._shape, parts))
+                return ("any", *[self._shape(part, rows) for part in parts])
             case Not(part):
-                return ("not", self._shape(part))
+                return ("not", self._shape(part, rows))
             case Test(field, "in", value):
-                return self._shape_in(field, value)
+                return self._shape_in(rows, field, value)
             case Test(field, op, None):
                 return (op, field, None)
             case Test(field, "regex", value):
                 self.values[self._next()] = self._dialect.filters.pattern(value)
                 return ("regex", field)
             case Test(field, op, value):
-                self.values[self._next()] = self._encode(field, value)
+                self.values[self._next()] = rows.table.encode(field, value)
                 return (op, field, isinstance(value, float))
             case Inside():
-                return ("inside", self._shape_inside(tree))
+                return ("inside", self._shape_inside(tree, rows))
+            case Related(name, part):
+                relation, others = self._related(rows, name)
+                via = (relation.field, relation.target, relation.key)
+                return ("related", *via, self._shape(part, others))
 
-    def _shape_inside(self, test: Inside) -> str:
-        text = self._dialect.filters.inside(self._table.reference(test.field), test, self._bound)
+    def _shape_inside(self, test: Inside, rows: _Rows) -> str:
+        elements = rows.table.model.fields[test.field].elements
+        text = self._dialect.filters.inside(rows.reference(test.field), test, self._bound, elements)
         self._conditions.append((text, self._taken))
         return text
 
@@ -94,8 +129,8 @@ class Where:
         self.values[name] = value
         return f":{name}"
 
-    def _shape_in(self, field: str, given: tuple[Any, ...]) -> Shape:
-        values = [self._encode(field, value) for value in given if value is not None]
+    def _shape_in(self, rows: _Rows, field: str, given: tuple[Any, ...]) -> Shape:
+        values = [rows.table.encode(field, value) for value in given if value is not None]
         name, null = self._next(), len(values) < len(given)
         if not any(isinstance(value, float) for value in values):
             self.values[name] = self._dialect.list_parameter(values)
@@ -105,25 +140,27 @@ class Where:
         self.values |= {f"{name}_{index}": value for index, value in enumerate(values)}
         return ("in", field, len(values), null)
 
-    def _encode(self, field: str, value: object) -> object:
-        # A number of the other numeric type is compared as what it is.
-        return self._table.encode(field, value)
-
-    def _clause(self, tree: Filter) -> sa.ColumnElement[bool]:
+    def _clause(self, tree: Filter, rows: _Rows) -> sa.ColumnElement[bool]:
         match tree:
             case All(parts):
-                return sa.and_(sa.true(), *map(self._clause, parts))
+                return sa.and_(sa.true(), *[self._clause(part, rows) for part in parts])
             case AnyOf(parts):
-                return sa.or_(sa.false(), *map(self._clause, parts))
+                return sa.or_(sa.false(), *[self._clause(part, rows) for part in parts])
             case Not(part):
-                return self._clause(part).is_not(sa.true())
+                return self._clause(part, rows).is_not(sa.true())
             case Test(field, "in", value):
-                return self._clause_in(field, value)
+                return self._clause_in(rows, field, value)
             case Inside():
                 text, self._taken = next(self._written)
-                return sa.case((sa.text(text), sa.true()), else_=sa.false()).is_(sa.true())
+                return self._dialect.filters.settled(sa.text(text))
+            case Related(name, part):
+                relation, others = self._related(rows, name)
+                joined = others.source.c[relation.key] == rows.source.c[relation.field]
+                found: sa.Select[Any] = sa.select(sa.literal_column("1")).select_from(others.source)
+                found = found.where(joined, self._clause(part, others))
+                return sa.exists(found.correlate(rows.source))
             case Test(field, op, value):
-                column = self._table.table.c[field]
+                column = rows.source.c[field]
                 if value is None:
                     return column.is_(None)
                 if op in ("regex", "substring"):
@@ -132,8 +169,8 @@ class Where:
                 kind = sa.Double() if isinstance(value, float) else column.type
                 return _TESTS[op](column, sa.bindparam(self._next(), type_=kind))
 
-    def _clause_in(self, field: str, given: tuple[Any, ...]) -> sa.ColumnElement[bool]:
-        column, name = self._table.table.c[field], self._next()
+    def _clause_in(self, rows: _Rows, field: str, given: tuple[Any, ...]) -> sa.ColumnElement[bool]:
+        column, name = rows.source.c[field], self._next()
         if name in self.values:
             inside = self._dialect.in_list(column, name)
         else:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from dataflow.fields import Kind
 from dataflow.naming import plural, snake_case
 from nexus.errors import RegistrationError, did_you_mean
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 _KEY = "id"
 _SUFFIX = "_id"
+_NO_KEYS = (Kind.JSON, Kind.FLOAT)
 _PARTS = frozenset({"model", "field", "key", "many", "reverse"})
 
 
@@ -121,6 +123,8 @@ class Relations:
             raise RegistrationError(
                 f"[VAL-010] {where}: '{column}' and '{declared.key}' are of different types."
             )
+        if owner.fields[column].kind in _NO_KEYS:
+            raise RegistrationError(f"[VAL-010] {where}: no record is found by a field such as '{column}'.")
         if declared.many:
             return Relation(declared.name, model, declared.key, target, column, many=True)
         return Relation(declared.name, model, column, target, declared.key)

@@ -41,9 +41,7 @@ class SchemaCache:
 
     def get(self, model: Model) -> ModelTable | None:
         found = self.tables.get(model)
-        if found is None:
-            self.misses += 1
-        else:
+        if found is not None:
             self.hits += 1
         return found
 
@@ -146,7 +144,8 @@ def _create_sql(table: ModelTable, dialect: Dialect) -> str:
 
 def _index_sql(table: ModelTable, index: Index, dialect: Dialect, *, again: bool = False) -> str:
     columns = [table.table.c[name] for name in index.fields]
-    made = sa.Index(index.name, *columns, unique=index.unique)
+    options = dialect.index_options([table.model.fields[name] for name in index.fields])
+    made = sa.Index(index.name, *columns, unique=index.unique, **options)
     try:
         create = sa.schema.CreateIndex(made, if_not_exists=again and dialect.repeats_indexes)
         return str(create.compile(dialect=dialect.compiler)).strip()

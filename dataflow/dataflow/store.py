@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias, TypeVar
 
 import msgspec
@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from dataflow.assignments import Assignment
 from dataflow.changes import assigned, change_values
+from dataflow.conditions import condition
 from dataflow.database import Database
 from dataflow.dialects import Connection
 from dataflow.model import DELETED_AT, TENANT, VERSION, Model
@@ -36,9 +37,14 @@ class Store:
         self._statements: dict[Shape, Statement] = {}
         self._unfiltered: dict[ModelTable, Where] = {}
 
+    async def prepare(self, models: Iterable[Model]) -> None:
+        """Make sure of the tables of these models, which cannot be done in a transaction that reads."""
+        for model in models:
+            await self._database.table(model)
+
     async def create(self, call: Call, model: Model, values: Mapping[str, Any]) -> msgspec.Struct:
         """Insert a record and return it whole. `values` are of the fields' types already."""
-        table = await self._database.table(model)
+        table = self._database.known(model) or await self._database.table(model)
         bound = {
             f"v_{name}": table.encode(name, model.fields[name].check(model.route, value))
             for name, value in values.items()
@@ -54,7 +60,7 @@ class Store:
 
     async def get(self, call: Call, model: Model, key: Any, *, deleted: bool = False) -> msgspec.Struct:
         """Raises NotFound. `deleted`, here and below: soft-deleted records count, too."""
-        table = await self._database.table(model)
+        table = self._database.known(model) or await self._database.table(model)
         scope = self._scope(call, table, deleted=deleted)
         statement = self._by_key(table, scope, lock=self._locks(call))
         rows = await self._run(call, statement, {"key": table.encode("id", key), **scope.values}, write=False)
@@ -73,19 +79,25 @@ class Store:
         *,
         deleted: bool = False,
     ) -> list[msgspec.Struct]:
-        table = await self._database.table(model)
-        matching = self._scope(call, table, where, deleted=deleted)
+        table = self._database.known(model) or await self._database.table(model)
+        if where is EVERYTHING:
+            matching = self._scope(call, table, deleted=deleted)
+        else:
+            matching = await condition(call, self._database, model, where, deleted=deleted)
         lock = self._locks(call)
         statement = self._statement(
             ("list", model, matching.shape, order, lock), lambda: self._select(table, matching, order, lock)
         )
         bound = {**matching.values, "limit": limit, "offset": offset}
         rows = await self._run(call, statement, bound, write=False)
-        return [table.record(row) for row in rows]
+        return table.records(rows)
 
     async def count(self, call: Call, model: Model, where: Filter, *, deleted: bool = False) -> int:
-        table = await self._database.table(model)
-        matching = self._scope(call, table, where, deleted=deleted)
+        table = self._database.known(model) or await self._database.table(model)
+        if where is EVERYTHING:
+            matching = self._scope(call, table, deleted=deleted)
+        else:
+            matching = await condition(call, self._database, model, where, deleted=deleted)
         statement = self._statement(
             ("count", model, matching.shape),
             lambda: sa.select(sa.func.count()).select_from(table.table).where(matching.clause()),
@@ -105,7 +117,7 @@ class Store:
     ) -> msgspec.Struct:
         """Change one record in one statement and return it whole: operators work on what is stored at that
         moment. Raises NotFound, or Conflict when the record has another `version`."""
-        table = await self._database.table(model)
+        table = self._database.known(model) or await self._database.table(model)
         scope = self._scope(call, table, deleted=deleted)
         bound = change_values(table, changes)
         bound |= {"v_updated_at": table.encode("updated_at", _now()), **scope.values}
@@ -133,7 +145,7 @@ class Store:
     ) -> None:
         """Delete one record; of a soft-delete model, mark it as deleted unless `soft` is False. Raises
         NotFound."""
-        table = await self._database.table(model)
+        table = self._database.known(model) or await self._database.table(model)
         scope = self._scope(call, table, deleted=deleted)
         soft = model.soft_delete if soft is None else soft
         bound = {"key": table.encode("id", key), **scope.values}
@@ -150,11 +162,9 @@ class Store:
         if not done.found:
             raise _not_found(model, key)
 
-    def _scope(
-        self, call: Call, table: ModelTable, where: Filter = EVERYTHING, *, deleted: bool = False
-    ) -> Where:
-        """The only way from a filter to a condition: what must not be seen is taken away here."""
-        tree = visible(call.session, table.model, where, deleted=deleted)
+    def _scope(self, call: Call, table: ModelTable, *, deleted: bool) -> Where:
+        """What exists for the caller: the condition of every statement about one record."""
+        tree = visible(call.session, table.model, deleted=deleted)
         return self._everything(table) if tree is EVERYTHING else Where(tree, table, self._dialect)
 
     def _everything(self, table: ModelTable) -> Where:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -44,19 +44,22 @@ class ModelTable:
             *self._constraints(metadata, dialect),
             **dialect.table_options(),
         )
-        self._references = {
-            column.name: str(column.compile(dialect=dialect.compiler)).replace(":", "\\:")
-            for column in self.table.c
-        }
-        self.record = _reader(model, list(self.codecs.values()))
-        """A row of all columns, in their order, as a record."""
+        quote = dialect.compiler.identifier_preparer.quote
+        self._names = {name: quote(name).replace(":", "\\:") for name in self.columns}
+        self._called = quote(model.table_name)
+        self.records = _reader(model, list(self.codecs.values()))
+        """Rows of all columns, in their order, as records."""
         self._from_log: dict[str, Change] = {
             name: codec.from_log for name, codec in self.codecs.items() if codec.from_log is not None
         }
 
-    def reference(self, name: str) -> str:
-        """A column as it is written in a condition that is text."""
-        return self._references[name]
+    def record(self, row: Sequence[Any]) -> msgspec.Struct:
+        """What else a statement that writes may return stands behind the columns."""
+        return self.records((row[: len(self.columns)],))[0]
+
+    def reference(self, name: str, alias: str = "") -> str:
+        """A column as it is written in a condition that is text, where the table may have an alias."""
+        return f"{alias or self._called}.{self._names[name]}"
 
     def _constraints(self, metadata: sa.MetaData, dialect: Dialect) -> list[sa.ForeignKeyConstraint]:
         """Nothing cascades: not every database would tell the change log of what a cascade does."""
@@ -99,19 +102,20 @@ class ModelTable:
         return _KEYS.get(self.model.fields["id"].kind, str)(text)
 
 
-def _reader(model: Model, codecs: list[Codec]) -> Callable[[Sequence[Any]], msgspec.Struct]:
-    """A function from a row to a record, written out column by column: half the cost of a loop over them."""
+def _reader(model: Model, codecs: list[Codec]) -> Callable[[Iterable[Sequence[Any]]], list[msgspec.Struct]]:
+    """A function from rows to records, written out column by column: half the cost of a loop over them."""
     known: dict[str, Any] = {"record": model.record}
     values: list[str] = []
     for index, (field, codec) in enumerate(zip(model.fields.values(), codecs, strict=True)):
-        value = f"row[{index}]"
+        value = f"v{index}"
         if codec.decode is not None:
             known[f"decode{index}"] = codec.decode
             decoded = f"decode{index}({value})"
             value = f"None if {value} is None else {decoded}" if field.nullable else decoded
         values.append(value)
     # The text is made of numbers only; no name of a field is in it.
-    reader: Callable[[Sequence[Any]], msgspec.Struct] = eval(  # noqa: S307
-        f"lambda row: record({', '.join(values)})", known
+    row = "".join(f"v{index}," for index in range(len(values)))
+    reader: Callable[[Iterable[Sequence[Any]]], list[msgspec.Struct]] = eval(  # noqa: S307
+        f"lambda rows: [record({', '.join(values)}) for {row} in rows]", known
     )
     return reader

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 from nexus import plugins
 from nexus.channel import Channel
 from nexus.config import Settings
+from nexus.discovery import discovered
 from nexus.errors import RegistrationError
 from nexus.feed import Feed
 from nexus.operation import Operation, operation
 from nexus.options import check_options
 from nexus.policy import Policy
-from nexus.ports import Contributor, Runnable
+from nexus.ports import Contributor, Recording, Runnable
 from nexus.registry import Registry
+from nexus.run_operations import run_operations
+from nexus.runs import Keeping, Runs
 from nexus.runtime import Runtime
 from nexus.session import Sessions
 
@@ -28,8 +33,9 @@ class Nexus:
         app.register("restock", workflow)
         app.serve()
 
-    `channels` names those that are served, by default all. Raises TypeError for an option that does not
-    exist, ConfigurationError for one that cannot be honoured.
+    `channels` names those that are served, by default all. `record_runs` says whether runs of workflows are
+    recorded, by default what the settings say: in the first DataFlow, without any in memory. Raises
+    TypeError for an option that does not exist, ConfigurationError for one that cannot be honoured.
     """
 
     def __init__(
@@ -39,6 +45,7 @@ class Nexus:
         title: str = "Nexus",
         channels: Sequence[str] | None = None,
         settings: Settings | None = None,
+        record_runs: bool | None = None,
         **options: object,
     ) -> None:
         disabled = check_options(options)
@@ -49,6 +56,10 @@ class Nexus:
         self.policy = Policy()
         self.feed = Feed(self.registry, self.policy)
         self.runtime = Runtime(self.registry, self.policy, self.feed)
+        if self.settings.record_runs if record_runs is None else record_runs:
+            kept = Keeping(self.settings.runs_kept, self.settings.runs_days, self.settings.background_runs)
+            self.runtime.runs = Runs(self.feed, kept)
+            self.feed.add(self.runtime.runs.source)
         self._contributors: list[Contributor] = []
         self._wanted = channels
         self._disabled = disabled
@@ -69,21 +80,42 @@ class Nexus:
 
     def attach(self, contributor: Contributor) -> None:
         """Offer what `contributor` has: the models of a DataFlow, those that come later included."""
+        runs = self.runtime.runs
+        if runs is not None and isinstance(contributor, Recording) and not self._recorders():
+            runs.records = contributor.records
         self._contributors.append(contributor)
         contributor.contribute(self.runtime)
         if contributor.changes is not None:
             self.feed.add(contributor.changes)
 
-    def register(self, name: str, workflow: Runnable) -> None:
-        """Offer a workflow under `name`, also while the server runs."""
+    def register(self, name: str, workflow: Runnable, *, replace: bool = False, record: bool = True) -> None:
+        """Offer a workflow under `name`, also while the server runs. With `replace` it takes the place of the
+        one of that name; runs that have begun end as they were. Its runs are recorded, unless `record` is
+        False or none are."""
         if not isinstance(name, str):
             raise RegistrationError("register() takes the name first, then the workflow.")
-        self.registry.add(workflow.as_operation(name, self.registry))
+        made: Operation = workflow.as_operation(name, self.registry)
+        if not record:
+            made = dataclasses.replace(made, recorded=False)
+        self._add(made, replace=replace)
+
+    def unregister(self, name: str) -> None:
+        """Offer it no more. Raises UnknownOperation."""
+        self.registry.remove(name)
+
+    def discover(self, folder: str | Path = ".") -> list[str]:
+        """Register the workflows in the files `workflows/*.py` and `*_workflow.py` of a folder, each under
+        its variable's name; the names. The files are run: this is never done unasked. Raises
+        RegistrationError for a file that cannot be loaded, and registers none then."""
+        found = discovered(Path(folder))
+        for name, workflow in found.items():
+            self.register(name, workflow)
+        return list(found)
 
     def operation(self, function: Any) -> Operation:
         """Offer an async function `(call, **arguments)` as an operation of its own name; a decorator."""
         made: Operation = function if isinstance(function, Operation) else operation(function)
-        self.registry.add(made)
+        self._add(made)
         return made
 
     def load_channels(self) -> list[Channel]:
@@ -93,12 +125,33 @@ class Nexus:
     async def running(self) -> AsyncIterator[Nexus]:
         """Enter this around the use of `runtime` in an event loop; it gives back what was opened there."""
         self.feed.open()
+        runs = self.runtime.runs
+        if runs is not None:
+            runs.open()
         try:
             yield self
         finally:
             self.feed.close()
+            if runs is not None:
+                await runs.close()
             for contributor in self._contributors:
                 await contributor.close()
+
+    def _add(self, made: Operation, *, replace: bool = False) -> None:
+        """With the first operation whose runs are recorded come those on runs."""
+        runs = self.runtime.runs
+        first = made.recorded and runs is not None and not runs.source.open
+        beside = run_operations(runs) if first and runs is not None else []
+        if replace:
+            self.registry.replace(made)
+            self.registry.add(*beside)
+        else:
+            self.registry.add(made, *beside)
+        if first and runs is not None:
+            runs.source.open = True
+
+    def _recorders(self) -> list[Recording]:
+        return [known for known in self._contributors if isinstance(known, Recording)]
 
     def asgi(self) -> Any:
         """The whole application, every channel at its path, as one ASGI application."""

@@ -115,14 +115,17 @@ class Block:
             self._leave()
 
     async def undo(self) -> None:
-        """Leave nothing of it behind."""
+        """Leave nothing of it behind. What cannot be undone alone spoils the outer block, which then is
+        undone as a whole: whoever undoes has a reason of its own to raise."""
         self.over = True
         try:
             await self._each("undo" if self._outer is not None else "rollback")
         except BaseException as failure:
-            if self._outer is not None:
-                self._outer.spoil(failure)
-            raise
+            if self._outer is None:
+                raise
+            self._outer.spoil(failure)
+            if not isinstance(failure, Exception):
+                raise
         finally:
             self._leave()
 

@@ -11,9 +11,17 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from nexus.block import Block
 from nexus.deadline import until
-from nexus.errors import InvalidInput, NexusError, WriteInRead
+from nexus.errors import (
+    InvalidInput,
+    NexusError,
+    Retryable,
+    RunCancelled,
+    TimedOut,
+    Unavailable,
+    WriteInRead,
+)
 from nexus.operation import Effect, Operation
-from nexus.ports import Resource, Terms, Unit
+from nexus.ports import Progress, Resource, Terms, Unit
 from nexus.session import Session
 
 if TYPE_CHECKING:
@@ -24,6 +32,10 @@ USUAL = Terms()
 
 CURRENT: contextvars.ContextVar[Call | None] = contextvars.ContextVar("nexus_call", default=None)
 """The call that the running task works for; what a program does directly joins it."""
+
+NESTED: contextvars.ContextVar[bool] = contextvars.ContextVar("nexus_nested_workflow", default=False)
+"""Whether the running task works inside a workflow that is itself a node of another: of that one, only the
+node is to be seen."""
 
 
 IN_PROCESS = "python"
@@ -36,10 +48,12 @@ class Call:
     Everything that runs inside shares it, and so commits or rolls back together. `atomic` says that the
     call may do more than one thing: its statements then go through one transaction per resource, begun at
     the first of them, by its `terms`. Otherwise its one statement commits by itself; `kept` says that this
-    has happened. After `deadline` statements are cancelled.
+    has happened, `unsure` that a part may have been committed and nobody heard. After `deadline` statements
+    are cancelled. `progress` is told of a workflow's nodes.
     """
 
     __slots__ = (
+        "_around",
         "_block",
         "_run_id",
         "atomic",
@@ -49,9 +63,11 @@ class Call:
         "loop",
         "operation",
         "over",
+        "progress",
         "runtime",
         "session",
         "terms",
+        "unsure",
         "written",
     )
 
@@ -74,8 +90,11 @@ class Call:
         self.atomic = terms is not None or (operation.atomic and operation.effect is Effect.RUN)
         self.kept = False
         self.over = False
+        self.progress: Progress | None = None
         self.written: set[Resource] = set()
         self.loop = asyncio.get_running_loop()
+        self.unsure = False
+        self._around: Call | None = None
         self._block: Block | None = None
         self._run_id: str | None = None
 
@@ -102,7 +121,13 @@ class Call:
         operation = self.runtime.registry[name] if isinstance(name, str) else name
         self.runtime.policy.check(self.session, operation)
         accepted = operation.arguments.accept(arguments, in_process=self.in_process)
-        return await operation.handler(self, accepted)
+        if self.progress is None or not operation.version:
+            return await operation.handler(self, accepted)
+        before = NESTED.set(True)
+        try:
+            return await operation.handler(self, accepted)
+        finally:
+            NESTED.reset(before)
 
     async def inside(self, terms: Terms = USUAL) -> Call:
         """Begin a part that ends with its own commit or rollback. Of an atomic call it is undone alone and
@@ -117,10 +142,19 @@ class Call:
             deadline=self.deadline,
         )
         part._run_id = self.run_id
-        if self.atomic:
+        part.progress = self.progress
+        if not self.atomic:
+            part._around = self
+        else:
             part.written = self.written
             part._block = await self._opened().inside()
         return part
+
+    def took(self, part: Call) -> None:
+        """Count what a part that was a transaction of its own has committed as this call's."""
+        if part.written:
+            self.written |= part.written
+            self.kept = True
 
     def check(self) -> None:
         """Raises NexusError when the call cannot be used, or not from here."""
@@ -172,8 +206,14 @@ class Call:
         """Commit what is open. Work on several resources commits one after the other: a failure rolls the
         remaining ones back, and says so."""
         self.over = True
-        if self._block is not None:
+        if self._block is None:
+            return
+        try:
             await self._block.keep()
+        except BaseException as failure:
+            if self._around is not None and is_unheard(failure):
+                self._around.unsure = True
+            raise
 
     async def rollback(self) -> None:
         self.over = True
@@ -204,6 +244,12 @@ class Call:
 
     async def _begin(self, resource: Resource) -> Unit:
         return await resource.begin(self)
+
+
+def is_unheard(failure: BaseException | None) -> bool:
+    """Whether what was to be committed may have been, for all that is known after this failure."""
+    unheard = (asyncio.CancelledError, RunCancelled, TimedOut, Unavailable)
+    return isinstance(failure, unheard) and not isinstance(failure, Retryable)
 
 
 def is_in_process(channel: str) -> bool:

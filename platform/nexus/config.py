@@ -21,6 +21,11 @@ class Settings:
 
     `body_limit` bounds one request, in bytes, on every channel. `shutdown` is how many seconds running
     requests get to end. `app` is where the CLI finds the application: `module:name` or `path.py:name`.
+    `record_runs` says whether runs of workflows are recorded; of those that have ended the last `runs_kept`
+    are kept, for `runs_days` days. `background_runs` is how many may go on unattended at once.
+
+    `template_env` names the variables of the environment that templates of workflows may read, with commas
+    between them.
     """
 
     app: str = ""
@@ -29,6 +34,11 @@ class Settings:
     api_key: str | None = None
     body_limit: int = 1 << 20
     shutdown: float = 3.0
+    record_runs: bool = True
+    runs_kept: int = 10_000
+    runs_days: int = 30
+    background_runs: int = 100
+    template_env: str = ""
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
@@ -37,6 +47,11 @@ class Settings:
             raise ConfigurationError("NEXUS_BODY_LIMIT must be a positive number of bytes.")
         if not 0 <= self.shutdown <= 60:
             raise ConfigurationError("NEXUS_SHUTDOWN must be between 0 and 60 seconds.")
+        if min(self.runs_kept, self.runs_days, self.background_runs) < 1:
+            raise ConfigurationError(
+                "NEXUS_RUNS_KEPT, NEXUS_RUNS_DAYS and NEXUS_BACKGROUND_RUNS must be at least 1.",
+                remedy="To record no runs at all: NEXUS_RECORD_RUNS=false.",
+            )
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:

@@ -27,4 +27,4 @@ async def until(deadline: float, what: str) -> AsyncIterator[None]:
 
 
 def timed_out(what: str) -> TimedOut:
-    return TimedOut(f"{what} did not end in time; nothing of it was kept.")
+    return TimedOut(f"{what} did not end in time; what it had not committed is undone.")

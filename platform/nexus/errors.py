@@ -9,6 +9,7 @@ NexusError                    NX-500   the root; a failure whose cause is ours
 │   ├── InvalidFilter         DF-107   a filter, a sort order or a field list that cannot be meant
 │   ├── InvalidCursor         NX-410   a cursor that this server did not write
 │   ├── CursorExpired         NX-411   a cursor from which nothing can be resumed any more
+│   ├── KeyReused             NX-422   an idempotency key that came again with another input
 │   └── ConfirmationRequired  NX-428   a deletion or change of many records that nobody confirmed
 ├── UnknownOperation          DF-701   no operation, node or workflow of that name
 ├── UnknownTopic              NX-404   nothing to subscribe to under that name
@@ -18,9 +19,11 @@ NexusError                    NX-500   the root; a failure whose cause is ours
 ├── Unauthenticated           NX-401   a credential is required or was not recognised
 ├── Forbidden                 NX-403   the session may not do this
 ├── Conflict                  NX-409   the database refuses: unique, foreign key, version
+├── RunCancelled              NX-499   somebody cancelled the run of the workflow
 ├── TimedOut                  NX-504   also an asyncio.TimeoutError
 ├── Unavailable               NX-503   a resource is busy or gone; trying again may help
-│   └── Retryable             NX-505   the database gave up in favour of another transaction; nothing was kept
+│   ├── Retryable             NX-505   the database gave up in favour of another transaction; nothing was kept
+│   └── CircuitOpen           NX-506   not tried, since it has failed too often (`resilience.py`)
 ├── SlowConsumer              NX-429   a subscriber that does not keep up
 ├── WriteInRead               NX-501   an operation declared as reading tries to write
 ├── RegistrationError         DF-801   a model, workflow or operation that cannot be registered
@@ -129,6 +132,18 @@ class InvalidFilter(InvalidInput):
     status = 422
 
 
+class KeyReused(InvalidInput):
+    code = "NX-422"
+    title = "Idempotency key reused"
+    status = 422
+
+    def __init__(self, key: str) -> None:
+        super().__init__(
+            f"The idempotency key '{key[:80]}' was used for another input.",
+            remedy="Use a key for one input only.",
+        )
+
+
 class InvalidCursor(InvalidInput):
     code = "NX-410"
     title = "Invalid cursor"
@@ -208,6 +223,15 @@ class Conflict(NexusError):
     title = "Conflict"
     status = 409
     exit_code = 4
+
+
+class RunCancelled(NexusError):
+    """The run was cancelled, by somebody or because its client or its server ended."""
+
+    code = "NX-499"
+    title = "Cancelled"
+    status = 409
+    exit_code = 6
 
 
 class TimedOut(NexusError, TimeoutError):  # which asyncio.TimeoutError is another name of

@@ -129,6 +129,10 @@ class Feed:
         for tail in tails:
             tail.wake()
 
+    def is_followed(self, source: ChangeSource) -> bool:
+        """Whether anybody follows `source` in this process."""
+        return bool(_TAILS.get(source))
+
     def open(self) -> None:
         """Take subscriptions, also after a `close`."""
         self._closing = False

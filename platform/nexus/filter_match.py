@@ -7,7 +7,7 @@ from decimal import Decimal
 from enum import Enum
 from typing import Any as Object
 
-from nexus.filter_tree import All, Any, Filter, Inside, Not, Test
+from nexus.filter_tree import All, Any, Filter, Inside, Not, Related, Test
 
 
 def matches(tree: Filter, record: Mapping[str, Object]) -> bool:
@@ -24,6 +24,10 @@ def matches(tree: Filter, record: Mapping[str, Object]) -> bool:
             return _TESTS[op](have.value if isinstance(have, Enum) else have, value)
         case Inside(field):
             return matches_inside(tree, record.get(field))
+        case Related(relation, part):
+            found = record.get(relation)
+            others = found if isinstance(found, list) else [] if found is None else [found]
+            return any(matches(part, other) for other in others)
 
 
 def matches_inside(test: Inside, value: Object) -> bool:

@@ -5,13 +5,15 @@ Filter
 ├── Any(parts)               at least one part
 ├── Not(part)                where the part is not true
 ├── Test(field, op, value)   on the value of a field
-└── Inside(field, path, …)   on what is found in a JSON value
+├── Inside(field, path, …)   on what is found in a JSON value
+└── Related(relation, part)  on the records that a relation leads to
 
 The values are plain, so that a tree, or a part of one, can travel as JSON.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any as Object
 from typing import TypeAlias, Union
 
@@ -64,7 +66,27 @@ class Inside(msgspec.Struct, frozen=True, tag=True):
     inner: Filter | None = None
 
 
-Filter: TypeAlias = Union[All, Any, Not, Test, Inside]  # noqa: UP007  (msgspec resolves it by name)
+class Related(msgspec.Struct, frozen=True, tag=True):
+    """True when one of the records that `relation` leads to passes `part`. A predicate finds them in the
+    record, under the name of the relation: one, or a list."""
+
+    relation: str
+    part: Filter
+
+
+Filter: TypeAlias = Union[All, Any, Not, Test, Inside, Related]  # noqa: UP007  (msgspec resolves it by name)
 
 EVERYTHING = All(())
 NOTHING = Not(EVERYTHING)
+
+
+def relations_in(tree: Filter) -> Iterator[Related]:
+    """The relations that a filter looks through, the outermost ones."""
+    match tree:
+        case All(parts) | Any(parts):
+            for part in parts:
+                yield from relations_in(part)
+        case Not(part):
+            yield from relations_in(part)
+        case Related():
+            yield tree

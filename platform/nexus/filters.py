@@ -10,13 +10,26 @@ from typing import Any as Object
 
 from nexus.errors import InvalidFilter, did_you_mean
 from nexus.filter_match import matches
-from nexus.filter_targets import ELEMENT, Column, Target, place, shown
-from nexus.filter_tree import EVERYTHING, NOTHING, All, Any, Filter, Inside, Not, Test
+from nexus.filter_relations import MOST_RELATIONS, Across, Beyond, joined
+from nexus.filter_targets import ELEMENT, MOST_STEPS, Column, Target, place, shown
+from nexus.filter_tree import (
+    EVERYTHING,
+    NOTHING,
+    All,
+    Any,
+    Filter,
+    Inside,
+    Not,
+    Related,
+    Test,
+    relations_in,
+)
 from nexus.pattern_match import Pattern, like
 
 __all__ = [
     "EVERYTHING",
     "NOTHING",
+    "Across",
     "All",
     "Any",
     "Fields",
@@ -24,37 +37,43 @@ __all__ = [
     "Inside",
     "Not",
     "Pattern",
+    "Related",
     "Test",
     "matches",
     "parse",
+    "relations_in",
 ]
 
 Convert = Callable[[str, object], Object]
 
-_DEEPEST = 100
+# How deep a filter may go, in weights: a parser that reads SQL with a stack of 100 places must read it too.
+_DEEPEST = 60
+_WEIGHTS = {"$not": 1, "$and": 3, "$or": 3, "$nor": 4}
+_SIDE_BY_SIDE = 3
+_ACROSS = 12
 _MOST_TESTS = 2000
-_LOGIC = frozenset({"$and", "$or", "$nor", "$not"})
+_LOGIC = frozenset(_WEIGHTS)
+_OF_RELATIONS = frozenset({"$not", "$exists", "$null", "$any", "$elemMatch"})
 
 
 @dataclass(frozen=True, slots=True)
 class Fields:
     """The fields that a filter may name, and how a value given for one becomes a value to compare with.
     `convert` raises InvalidFilter for a value that the field cannot hold. `texts` are those that hold any
-    text, `json` those into which a filter can look."""
+    text, `json` those into which a filter can look. `relations` gives those to other records."""
 
     owner: str
     names: frozenset[str]
     convert: Convert
     texts: frozenset[str] = frozenset()
     json: frozenset[str] = frozenset()
+    relations: Callable[[], Mapping[str, Across]] = dict
 
-    def target(self, name: str) -> Target:
+    def target(self, name: str) -> Target | Across:
         """What a name in a filter means. Raises InvalidFilter."""
         base, _, path = name.partition(".")
         if base not in self.names:
-            raise InvalidFilter(
-                f"{self.owner} has no field '{base[:80]}'.", remedy=did_you_mean(base[:80], self.names)
-            )
+            return self._beyond(base, path, name)
         if base in self.json:
             if name.endswith("."):
                 raise InvalidFilter(f"'{name[:80]}': a path does not end with a dot.")
@@ -62,6 +81,19 @@ class Fields:
         if path or name != base:
             raise InvalidFilter(f"'{name[:80]}': '{base}' holds no JSON, and nothing can be looked up in it.")
         return Column(base, self.convert, base in self.texts)
+
+    def _beyond(self, base: str, path: str, name: str) -> Target | Across:
+        relations = self.relations()
+        if base not in relations:
+            raise InvalidFilter(
+                f"{self.owner} has no field '{base[:80]}'.",
+                remedy=did_you_mean(base[:80], [*self.names, *relations]),
+            )
+        if name == base:
+            return relations[base]
+        if path.count(".") > MOST_STEPS + MOST_RELATIONS:
+            raise InvalidFilter(f"'{name[:80]}…': the path has too many steps.")
+        return joined(relations[base], relations[base].fields.target(path))
 
 
 def parse(given: object, fields: Fields) -> Filter:
@@ -77,11 +109,13 @@ def _member(name: str) -> Target:
 
 
 class _Grammar:
-    """`resolve` says what a name that is no operator means."""
+    """`resolve` says what a name that is no operator means. `tests` counts, `within` is how many relations
+    lead to the records that the filter is about."""
 
-    def __init__(self, resolve: Callable[[str], Target]) -> None:
+    def __init__(self, resolve: Callable[[str], Target | Across], tests: int = 0, within: int = 0) -> None:
         self._resolve = resolve
-        self._tests = 0
+        self._tests = tests
+        self._within = within
 
     def document(self, given: object, depth: int) -> Filter:
         _check_depth(depth)
@@ -90,15 +124,19 @@ class _Grammar:
                 f"A filter must be an object, not {shown(given)}.", remedy='As in {"name": "x"}.'
             )
         parts: list[Filter] = []
+        depth += _SIDE_BY_SIDE if len(given) > 1 else 0
         for name, value in given.items():
             if not isinstance(name, str):
                 raise InvalidFilter(f"The names in a filter are texts, not {shown(name)}.")
             if name in _LOGIC:
-                parts.append(self._logic(name, value, depth + 1))
+                parts.append(self._logic(name, value, depth + _WEIGHTS[name]))
             elif name.startswith("$"):
                 raise _unknown_operator(name, _LOGIC if name not in _OPERATORS else frozenset())
+            elif isinstance(target := self._resolve(name), Across):
+                parts.append(self._related(target, value, depth))
             else:
-                parts.append(self._field(self._resolve(name), value, depth + 1))
+                weight = _ACROSS * len(target.across.relations) if isinstance(target, Beyond) else 0
+                parts.append(self._field(target, value, depth + weight))
         return parts[0] if len(parts) == 1 else All(tuple(parts))
 
     def _logic(self, name: str, value: object, depth: int) -> Filter:
@@ -122,6 +160,7 @@ class _Grammar:
         return _equal(target, value)
 
     def _operators(self, target: Target, given: Mapping[str, object], depth: int) -> Filter:
+        depth += _SIDE_BY_SIDE if len(given) > 1 else 0
         _check_depth(depth)
         parts = []
         for op, operand in given.items():
@@ -141,6 +180,46 @@ class _Grammar:
                 raise _unknown_operator(op, frozenset(_OPERATORS), field=target.shown)
         return parts[0] if len(parts) == 1 else All(tuple(parts))
 
+    def _related(self, across: Across, value: object, depth: int) -> Filter:
+        """A filter of the related records, or whether there are any, and whether not."""
+        self._count()
+        if value is None:
+            return Not(across.some())
+        if not isinstance(value, Mapping):
+            raise InvalidFilter(
+                f"'{across.shown[:80]}' is a relation and takes a filter of its records, not {shown(value)}.",
+                remedy=f'As in {{"{across.shown[:80]}": {{"id": …}}}}.',
+            )
+        depth += _SIDE_BY_SIDE if len(value) > 1 else 0
+        parts = [self._related_by(across, str(op), value[op], depth) for op in value if op in _OF_RELATIONS]
+        others = {name: part for name, part in value.items() if name not in _OF_RELATIONS}
+        if others or not parts:
+            parts.append(across.some(self._document_of(across, others, depth)))
+        return parts[0] if len(parts) == 1 else All(tuple(parts))
+
+    def _related_by(self, across: Across, op: str, operand: object, depth: int) -> Filter:
+        if op == "$not":
+            return Not(self._related(across, operand, depth + 1))
+        if op in ("$exists", "$null"):
+            if not isinstance(operand, bool):
+                raise InvalidFilter(f"'{across.shown}': '{op}' takes true or false, not {shown(operand)}.")
+            return across.some() if operand is (op == "$exists") else Not(across.some())
+        if not across.many:
+            raise InvalidFilter(
+                f"'{across.shown}': '{op}' works on many, and this relation leads to one record.",
+                remedy="Leave it out.",
+            )
+        return across.some(self._document_of(across, operand, depth))
+
+    def _document_of(self, across: Across, given: object, depth: int) -> Filter:
+        within = self._within + len(across.relations)
+        if within > MOST_RELATIONS:
+            raise InvalidFilter(f"A filter looks through at most {MOST_RELATIONS} relations in a row.")
+        inner = _Grammar(across.fields.target, self._tests, within)
+        done = inner.document(given, depth + _ACROSS * len(across.relations))
+        self._tests = inner._tests
+        return done
+
     def _element(self, target: Target, op: str, operand: object, depth: int) -> Filter:
         _check_depth(depth)
         if not isinstance(operand, Mapping) or not operand:
@@ -150,8 +229,7 @@ class _Grammar:
                 f"'{target.shown}': '{op}' takes tests for an element, not {shown(operand)}.",
                 remedy=f'As in {{"{op}": {{"$gte": 90}}}} or {{"{op}": {{"name": "x"}}}}.',
             )
-        inner = _Grammar(_member)
-        inner._tests = self._tests
+        inner = _Grammar(_member, self._tests)
         alone = all(str(key) in _OPERATORS for key in operand) and not (_LOGIC - {"$not"}) & set(operand)
         done = inner._operators(ELEMENT, operand, depth) if alone else inner.document(operand, depth)
         self._tests = inner._tests
@@ -167,7 +245,10 @@ class _Grammar:
 
 def _check_depth(depth: int) -> None:
     if depth > _DEEPEST:
-        raise InvalidFilter(f"The filter is nested more than {_DEEPEST} levels deep.")
+        raise InvalidFilter(
+            "The filter is nested too deeply.",
+            remedy="Alternatives and conditions within each other go 15 to 20 levels deep.",
+        )
 
 
 def _equal(target: Target, value: object) -> Filter:

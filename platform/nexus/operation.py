@@ -7,8 +7,9 @@ import functools
 import inspect
 import re
 import typing
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from dataclasses import field as member
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -68,7 +69,12 @@ class Operation:
     `on_record` says that it is about the one record named by its argument `id`. `node` is the name under
     which workflows know it. An `internal` operation is for workflows only: no channel sees it. `managed` are
     arguments that may be given and are dropped, since the operation fills them itself; `later` those that are
-    documented and refused as not available yet.
+    documented and refused as not available yet. Runs of a `recorded` one are kept, `version` is the digest of
+    its declaration. What the `platform` offers itself may have a reserved name. `waits` says that it may wait
+    for the world outside for long, and keeps no transaction meanwhile: it cannot be a part of one.
+
+    `model` is the model that it is about, `source` the name of the instance that it comes from, `types` those
+    of the model's fields, wherever in the arguments they stand.
     """
 
     name: str
@@ -86,6 +92,13 @@ class Operation:
     atomic: bool = True
     managed: frozenset[str] = frozenset()
     later: frozenset[str] = frozenset()
+    recorded: bool = False
+    version: str = ""
+    platform: bool = False
+    waits: bool = False
+    model: str = ""
+    source: str = ""
+    types: Mapping[str, Any] = member(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name) or len(self.name) > _LONGEST_NAME:
@@ -93,7 +106,7 @@ class Operation:
                 f"'{self.name[:80]}' cannot be the name of an operation.",
                 remedy="Use at most 64 letters, digits, '_' and '-', beginning with a letter.",
             )
-        if self.resource in RESERVED_RESOURCES:
+        if self.resource in RESERVED_RESOURCES and not self.platform:
             raise RegistrationError(
                 f"'{self.resource}' cannot be the route of a model: it is taken by the platform.",
                 remedy='Choose another with __dataflow__ = {"route": "…"}.',

@@ -16,7 +16,7 @@ _ONLY = {
     ),
     "auto_discovery": (
         False,
-        "Nothing is discovered by scanning files: pass the DataFlow, register workflows.",
+        "Files are only searched when asked: app.discover(folder) registers the workflows in a folder.",
     ),
 }
 _LATER = frozenset(
@@ -49,7 +49,15 @@ def check_options(options: dict[str, object]) -> set[str]:
         elif name in _LATER:
             raise ConfigurationError(f"{name} is not available yet.", remedy="Leave it out.")
         else:
-            known = [*_SWITCHES, *_ONLY, "title", "channels", "settings", "dataflow_integration"]
+            known = [
+                *_SWITCHES,
+                *_ONLY,
+                "title",
+                "channels",
+                "settings",
+                "record_runs",
+                "dataflow_integration",
+            ]
             near = nearest(name, known)
             hint = f"; did you mean '{near}'?" if near else ""
             raise TypeError(f"Nexus() has no option '{name}'{hint}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
@@ -13,6 +13,7 @@ from nexus.session import Session
 
 if TYPE_CHECKING:
     from nexus.call import Call
+    from nexus.errors import NexusError
     from nexus.runtime import Runtime
 
 Record = Mapping[str, Any]
@@ -192,6 +193,87 @@ class Modelled(Protocol):
 
     async def install(self) -> list[str]:
         """Run that for all models now; the names of their tables."""
+
+
+class Progress(Protocol):
+    """Who is told how far a workflow has come. Its methods return at once. A status is `done`, `failed`,
+    `skipped` or `retrying`."""
+
+    def node_started(self, node: str) -> None: ...
+
+    def node_ended(self, node: str, status: str, seconds: float, error: NexusError | None = None) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """`key` is a text of at most 255 characters that can be compared, `text` one of any length, `number` an
+    integer. All may be null but the first of a table, which is its key."""
+
+    name: str
+    kind: Literal["key", "text", "number"]
+
+
+@dataclass(frozen=True, slots=True)
+class RecordTable:
+    """A table of the platform's own. The columns in `unique` hold each value once, any number of nulls."""
+
+    name: str
+    columns: tuple[Column, ...]
+    unique: tuple[str, ...] = ()
+    indexed: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> str:
+        return self.columns[0].name
+
+
+Row: TypeAlias = Mapping[str, Any]
+Condition: TypeAlias = tuple[str, Literal["=", "!=", "<", ">"], Any]
+"""A column, how it compares, and with what; None is null, for `=` and `!=` only."""
+
+
+class Records(Protocol):
+    """A small store of rows for the platform itself. What is written is kept by itself, never as a part of
+    the transaction of a call. Raises NexusError when the store cannot be used."""
+
+    @property
+    def shared(self) -> bool:
+        """Whether other processes see the same rows."""
+
+    async def insert(self, table: RecordTable, row: Row) -> bool:
+        """Keep a row for good; False, and nothing is written, when a unique value is taken."""
+
+    async def write(
+        self, table: RecordTable, rows: Sequence[Row], changes: Sequence[tuple[str, Row]]
+    ) -> None:
+        """Insert rows, all of the same columns, and change those with these keys, all of it or nothing. It
+        outlives the process, if perhaps not a failure of the machine. Raises Conflict when a unique value is
+        taken."""
+
+    async def change(self, table: RecordTable, where: Sequence[Condition], changes: Row) -> int:
+        """Change the rows that match; how many they are."""
+
+    async def find(
+        self,
+        table: RecordTable,
+        where: Sequence[Condition] = (),
+        *,
+        columns: Sequence[str] = (),
+        limit: int,
+        offset: int = 0,
+    ) -> list[dict[str, Any]]:
+        """The rows that match, the largest key first; of all columns or of some."""
+
+    async def delete(self, table: RecordTable, where: Sequence[Condition]) -> int:
+        """Delete the rows that match; how many they were."""
+
+
+@runtime_checkable
+class Recording(Protocol):
+    """A contributor that keeps rows for the platform: a DataFlow."""
+
+    @property
+    def records(self) -> Records: ...
 
 
 class Runnable(Protocol):

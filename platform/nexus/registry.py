@@ -34,13 +34,20 @@ class Registry:
             for operation in operations:
                 for spelling in _spellings(operation):
                     if spelling in taken:
-                        raise RegistrationError(
-                            f"'{operation.name}' cannot be registered: '{spelling}' is"
-                            f" the name of '{taken[spelling].name}' already.",
-                            remedy="Remove that one first, or choose another name.",
-                        )
+                        raise _taken(operation, spelling, taken[spelling])
                     taken[spelling] = operation
             self._rebuild({**self._operations, **{o.name: o for o in operations}})
+        self._announce()
+
+    def replace(self, operation: Operation) -> None:
+        """Put an operation in the place of the one of its name, if there is one. Raises RegistrationError
+        where one of its spellings is another's."""
+        with self._lock:
+            for spelling in _spellings(operation):
+                other = self._spellings.get(spelling)
+                if other is not None and other.name != operation.name:
+                    raise _taken(operation, spelling, other)
+            self._rebuild({**self._operations, operation.name: operation})
         self._announce()
 
     def remove(self, *names: str) -> None:
@@ -110,6 +117,13 @@ class Registry:
     def _announce(self) -> None:
         for watcher in tuple(self._watchers):
             watcher()
+
+
+def _taken(operation: Operation, spelling: str, other: Operation) -> RegistrationError:
+    return RegistrationError(
+        f"'{operation.name}' cannot be registered: '{spelling}' is the name of '{other.name}' already.",
+        remedy="Remove that one first, or choose another name.",
+    )
 
 
 def _spellings(operation: Operation) -> set[str]:

@@ -16,14 +16,17 @@ _WHOLE = ("data", "result")
 
 class Result(dict[str, Any]):
     """A dictionary that also answers `data` and `result`, where it has no such key: a list's records, else
-    the whole."""
+    the whole; None for the record that says that there is none. They are `in` it, not among its keys."""
 
     __slots__ = ()
 
     def __missing__(self, key: str) -> Any:
         if key in _WHOLE:
-            return dict.get(self, "records", self)
+            return whole(self)
         raise KeyError(key)
+
+    def __contains__(self, key: object) -> bool:
+        return key in _WHOLE or dict.__contains__(self, key)
 
     def get(self, key: str, default: Any = None) -> Any:
         try:
@@ -38,13 +41,22 @@ def plain(result: object) -> Any:
     return Result(made) if isinstance(made, dict) else made
 
 
+def whole(value: Mapping[str, Any]) -> Any:
+    """What `data` and `result` mean where there is no such key."""
+    if "records" in value:
+        return value["records"]
+    if "id" in value and all(item is None for item in value.values()):
+        return None
+    return value
+
+
 def step_into(value: Any, step: str) -> Any:
     """What is at `step` in a plain value: a key, an item's number, `data` or `result`. Raises KeyError."""
     if isinstance(value, Mapping):
         if step in value:
             return value[step]
         if step in _WHOLE:
-            return value.get("records", value)
-    elif isinstance(value, list) and step.isdecimal() and int(step) < len(value):
+            return whole(value)
+    elif isinstance(value, (list, tuple)) and step.isdecimal() and int(step) < len(value):
         return value[int(step)]
     raise KeyError(step)

@@ -9,14 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 from nexus.call import CURRENT, Call, is_in_process
 from nexus.deadline import deadline_in, until
-from nexus.errors import NexusError, Retryable
+from nexus.errors import InvalidInput, NexusError, Retryable
+from nexus.operation import Operation
 from nexus.policy import Policy
 from nexus.registry import Registry
+from nexus.run import Running, Work
 from nexus.session import Session
 
 if TYPE_CHECKING:
     from nexus.arguments import Given
     from nexus.feed import Feed
+    from nexus.runs import Runs
 
 logger = logging.getLogger("nexus")
 
@@ -30,39 +33,60 @@ class Runtime:
         self.registry = registry
         self.policy = policy
         self.feed = feed
+        self.runs: Runs | None = None
 
     async def invoke(
         self,
-        name: str,
+        name: str | Operation,
         arguments: Given,
         session: Session,
         *,
         channel: str,
         timeout: float | None = None,
+        key: str | None = None,
+        background: bool = False,
     ) -> Any:
         """Run one operation for `session`: check the permission, validate the arguments, run, commit, and
         only then wake the feed. Whatever fails, nothing of it stays behind. What the database gave up in
-        favour of another transaction is begun anew, a few times.
+        favour of another transaction is begun anew, a few times. Only code in this process has an Operation
+        to give instead of its name.
+
+        A run of a workflow is recorded. With an idempotency `key`, a start that was made before, by this
+        session and with the same input, is not made again: it gives that run's result, or Started while it
+        goes on. In the `background` the answer is Started, as soon as that is recorded.
 
         Raises NexusError only; what a handler raises otherwise is logged and becomes the root of the tree,
         without its message."""
-        operation = self.registry.outside(name)
+        operation = self.registry.outside(name) if isinstance(name, str) else name
         session = self.policy.current(session)
         self.policy.check(session, operation)
         accepted = operation.arguments.accept(arguments, in_process=is_in_process(channel))
-        deadline = deadline_in(timeout)
+        work = Work(operation, accepted, session, channel, deadline_in(timeout))
+        if self.runs is not None and operation.recorded:
+            return await self.runs.run(self, work, key=key, background=background)
+        if key is not None or background:
+            raise InvalidInput(
+                f"Runs of '{operation.name}' are not recorded: it cannot have an idempotency key, nor go on"
+                " in the background."
+            )
+        return await self.perform(work)
+
+    async def perform(self, work: Work, run: Running | None = None) -> Any:
+        """Run what was checked, begun anew where that may help, as this run."""
         attempt = 1
         while True:
-            call = Call(self, session, operation, channel)
+            call = Call(self, work.session, work.operation, work.channel)
+            if run is not None:
+                run.begin(call)
             try:
-                return await self._run(call, accepted, deadline)
+                return await self._run(call, work, run)
             except Retryable:
-                if attempt == ATTEMPTS or not call.repeatable or not await pause(attempt, deadline):
+                if attempt == ATTEMPTS or not call.repeatable or not await pause(attempt, work.deadline):
                     raise
             attempt += 1
 
-    async def _run(self, call: Call, accepted: Any, deadline: float | None) -> Any:
-        operation = call.operation
+    async def _run(self, call: Call, work: Work, run: Running | None) -> Any:
+        operation, accepted, deadline = call.operation, work.arguments, work.deadline
         before = CURRENT.set(call)
         try:
             if deadline is None:
@@ -70,7 +94,7 @@ class Runtime:
             else:
                 async with until(deadline, f"'{operation.name}'"):
                     result = await operation.handler(call, accepted)
-            await call.commit()
+            await (call.commit() if run is None else run.keep(call, result))
         except BaseException as failure:
             await call.rollback()
             self.wake(call)  # a statement that committed by itself may precede the failure

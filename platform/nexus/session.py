@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hmac
+from collections.abc import Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass
 
-from nexus.errors import Unauthenticated
+from nexus.errors import Forbidden, Unauthenticated
 
 ALL = "*"
 
@@ -19,6 +22,25 @@ class Session:
     scopes: frozenset[str] = frozenset()
     roles: frozenset[str] = frozenset()
     tenant: str | None = None
+
+
+CHOSEN_TENANT: ContextVar[str | None] = ContextVar("nexus_tenant", default=None)
+"""The tenant that trusted code in this process acts for, where its session has none."""
+
+
+@contextlib.contextmanager
+def tenant(name: str) -> Iterator[None]:
+    """Act for the tenant `name`: for trusted code in this process, whose session has none. Raises Forbidden
+    inside of another tenant's block."""
+    if not name or "\0" in name:
+        raise ValueError("A tenant has a name.")
+    if CHOSEN_TENANT.get() not in (None, name):
+        raise Forbidden(f"Inside of the tenant '{CHOSEN_TENANT.get()}' no other can be chosen.")
+    token = CHOSEN_TENANT.set(name)
+    try:
+        yield
+    finally:
+        CHOSEN_TENANT.reset(token)
 
 
 LOCAL = Session(id="local", user="local", scopes=frozenset({ALL}))

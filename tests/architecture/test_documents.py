@@ -12,7 +12,7 @@ import pytest
 
 from nexus.errors import InvalidArguments, NexusError, Problem
 from nexus_channels.guard import Misdirected
-from nexus_workflows.values import MissingValue
+from nexus_workflows.errors import InvalidParameter, MissingValue
 
 ROOT = Path(__file__).parent.parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -72,7 +72,7 @@ def test_every_error_code_is_documented_with_its_status_and_exit_code() -> None:
     expected = {
         kind.code: (kind.status, kind.exit_code)
         for kind in _classes(NexusError)
-        if kind is not InvalidArguments  # whose code is that of its first problem
+        if kind not in (InvalidArguments, InvalidParameter)  # whose codes are those of what is wrong
         and kind.__module__.split(".")[0] in ("nexus", "dataflow", "nexus_workflows", "nexus_channels")
     }
     for code in (InvalidArguments.MISSING, InvalidArguments.TYPE, InvalidArguments.UNKNOWN):

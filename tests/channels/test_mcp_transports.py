@@ -148,7 +148,7 @@ class TestLoading:
         with server() as (_, url):
             async with web(url) as client:
                 assert (await client.post("/mcp", json=INITIALIZE)).status_code == 200
-        assert time.monotonic() - begun < 4
+                assert time.monotonic() - begun < 4
 
     async def test_when_it_fails_the_rest_is_served(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "nexus_channels.mcp.http", None)  # as if it could not be imported

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import signal
 import socket
@@ -93,6 +94,18 @@ class TestStart:
             assert running.url.replace("http", "ws") + "/ws" in running.said[1]
             assert '"topic": "things"' in running.said[1]
             assert "things list" in running.said[2]
+
+    @pytest.mark.parametrize("activated", [True, False])
+    async def test_the_command_is_one_that_the_shell_finds(
+        self, activated: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        binaries = str(Path(sys.executable).parent)
+        monkeypatch.setenv("PATH", binaries if activated else "/nowhere")
+        async with program() as running:
+            running.process.terminate()
+            await running.ended()
+            command = running.said[2].split()[1]
+            assert command == ("nexus" if activated else os.path.relpath(f"{binaries}/nexus"))
 
     def test_without_a_key_only_for_this_machine(self) -> None:
         for host in ("0.0.0.0", "::", "", "192.0.2.1", "example.com"):

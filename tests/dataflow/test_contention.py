@@ -143,9 +143,9 @@ async def running(db: DataFlow) -> int:
     sql = {
         "PostgreSQL": "SELECT count(*) FROM pg_stat_activity"
         " WHERE state = 'active' AND query LIKE '%pg_sleep(20)%'"
-        " AND pid <> pg_backend_pid()",
+        " AND datname = current_database() AND pid <> pg_backend_pid()",
         "MySQL/MariaDB": "SELECT count(*) FROM information_schema.processlist"
-        " WHERE LEFT(info, 16) = 'SELECT sleep(20)'",
+        " WHERE LEFT(info, 16) = 'SELECT sleep(20)' AND db = database()",
     }.get(db.database.dialect.name, "SELECT 0")
     connection = await db.database.pools.readers.take()
     try:

@@ -51,7 +51,9 @@ async def test_results_also_answer_data_and_result(shop: DataFlow) -> None:
     assert made.get("result") is made
     listed = await shop.products.list()
     assert listed["data"] == listed["result"] == listed["records"] == [made]
-    assert "data" not in listed
+    assert "data" in listed, "programs ask before they use it"
+    assert "data" not in list(listed)
+    assert "nothing" not in listed
     assert listed.get("nothing", 7) == 7
     with pytest.raises(KeyError):
         listed["nothing"]

@@ -242,6 +242,20 @@ def test_decimal_arithmetic_is_exact_and_rounds_as_one(program: Program, loop: a
     story()
 
 
+def nested(levels: int) -> dict[str, Any]:
+    value: dict[str, Any] = {}
+    for _ in range(levels - 1):
+        value = {"a": value}
+    return value
+
+
+async def test_json_of_as_many_levels_as_are_taken(samples: Program) -> None:
+    made = await samples.invoke("samples.create", anything=nested(30))
+    assert made.anything == nested(30)
+    found = await samples.invoke("samples.list", filter={"anything": nested(30)})
+    assert [record.id for record in found.records] == [made.id]
+
+
 @pytest.mark.parametrize(
     ("name", "value", "named"),
     [
@@ -272,6 +286,8 @@ def test_decimal_arithmetic_is_exact_and_rounds_as_one(program: Program, loop: a
         ("anything", {"a": 2**64}, "64 bits"),
         ("anything", {"a\0": 1}, "NUL"),
         ("anything", {"a": "\ud800"}, "Unicode"),
+        ("anything", nested(31), "30 levels"),
+        ("anything", nested(5000), "30 levels"),
     ],
 )
 async def test_what_a_field_cannot_hold_is_refused(

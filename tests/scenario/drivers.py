@@ -59,6 +59,8 @@ async def server(app: Path, environment: dict[str, str]) -> AsyncIterator[Server
         async with asyncio.timeout(20):
             first = (await process.stderr.readline()).decode()
         yield Server(first.split(" on ")[1].strip(), app, environment, process)
+        if process.returncode is not None:
+            return  # the test has ended it by itself
         process.terminate()
         async with asyncio.timeout(5):
             rest = (await process.stderr.read()).decode()

@@ -1,4 +1,6 @@
-"""Empty databases of every kind. The servers' addresses come from `scripts/test`."""
+"""Empty databases of every kind. The servers' addresses come from `scripts/test`.
+
+Where the tests are shared out among several processes, each has databases of its own, named after it."""
 
 from __future__ import annotations
 
@@ -26,6 +28,7 @@ def empty_database(kind: str, folder: Path) -> str:
     url = os.environ.get(_SERVERS[server])
     if not url:
         pytest.skip(f"no {server}: {_SERVERS[server]} is not set; run scripts/test")
+    url = _own(url)
     if server == "postgresql":
         asyncio.run(_empty_postgresql(url))
         return url
@@ -33,13 +36,35 @@ def empty_database(kind: str, folder: Path) -> str:
     return url + ("?returning=off" if kind == "mysql-without-returning" else "")
 
 
+def _own(url: str) -> str:
+    """The database of this process: that of the URL, or with pytest-xdist one beside it."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    parts = urlsplit(url)
+    return url if worker is None else parts._replace(path=f"{parts.path}_{worker}").geturl()
+
+
 async def _empty_postgresql(url: str) -> None:
-    connection = await asyncpg.connect(url)
+    try:
+        connection = await asyncpg.connect(url)
+    except asyncpg.InvalidCatalogNameError:
+        await _make_postgresql(url)
+        return
     try:
         for (table,) in await connection.fetch(
             "SELECT quote_ident(tablename) FROM pg_tables WHERE schemaname = 'public'"
         ):
             await connection.execute(f"DROP TABLE {table} CASCADE")
+    finally:
+        await connection.close()
+
+
+async def _make_postgresql(url: str) -> None:
+    parts = urlsplit(url)
+    connection = await asyncpg.connect(parts._replace(path="/postgres").geturl())
+    try:
+        # From template0, because a cluster made in an old locale is not UTF-8 by default.
+        name = parts.path.removeprefix("/")
+        await connection.execute(f"CREATE DATABASE \"{name}\" TEMPLATE template0 ENCODING 'UTF8'")
     finally:
         await connection.close()
 

@@ -1,63 +1,289 @@
-"""Runs a plan inside a call: every node is an operation, run through the call's inner door."""
+"""Runs a plan inside a call."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import logging
+import time
+from collections.abc import Mapping
+from contextvars import ContextVar
 from typing import Any
 
-from nexus.call import Call
-from nexus.errors import NexusError
+from nexus.block import finish
+from nexus.call import CURRENT, Call
+from nexus.errors import InvalidInput, NexusError, Retryable
 from nexus.operation import Effect, Operation
-from nexus.results import plain
-from nexus_workflows.graph import ORDER, Graph, Node
-from nexus_workflows.values import fill, look_up
+from nexus.runtime import ATTEMPTS, pause
+from nexus_workflows.careful import run_carefully
+from nexus_workflows.errors import NodeFailed, told
+from nexus_workflows.flow import Flow
+from nexus_workflows.plan import Edge, Plan, Planned
+from nexus_workflows.segments import Phase, Segment
+from nexus_workflows.steps import Given
+from nexus_workflows.values import GIVEN, fill, look_up
+
+logger = logging.getLogger("nexus.workflows")
+
+DEEPEST = 30
+"""How many workflows may be running inside of each other."""
+
+WAITING, DONE, SKIPPED, RECOVERED, HANDED = range(5)
+"""The state of a node. RECOVERED has failed and the run goes on; HANDED has failed, and its handler runs."""
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
-    node: Node
-    operation: Operation
+async def _nothing(call: Call, arguments: object) -> None:
+    """What is done on behalf of this operation is done by nodes."""
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """The steps of a workflow in the order in which they run."""
+_READING = Operation("workflow_reading", _nothing, effect=Effect.READ, internal=True)
+_inside: ContextVar[tuple[str, ...]] = ContextVar("nexus_workflows", default=())
 
-    steps: tuple[Step, ...]
-    graph: Graph
 
-    def needs_transaction(self) -> bool:
-        """Whether anything could be half done or lost between: more than one write, something that can fail
-        after a write, or a read of what is written."""
-        writes = [step for step in self.steps if step.operation.effect is not Effect.READ]
-        if not writes:
-            return False
-        last = self.steps[-1]
-        if writes != [last] or last.operation.effect is Effect.RUN:
-            return True
-        return any(step.operation.resource == last.operation.resource for step in self.steps[:-1])
+async def run_plan(plan: Plan, call: Call, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Each node's result by its id, None for those that did not run. The first failure ends the run and is
+    raised; nothing of the segment in which it happened is kept."""
+    around = _inside.get()
+    if len(around) >= DEEPEST:
+        raise InvalidInput(
+            f"Workflows run inside of each other without end: {' → '.join((*around[-4:], plan.name))}.",
+            remedy="A workflow cannot be a node of itself.",
+        )
+    if plan.waits and call.atomic:
+        raise InvalidInput(
+            f"'{plan.name}' waits for the world outside, and cannot be a part of a transaction.",
+            remedy="Run it outside, or where no transaction is open.",
+        )
+    token = _inside.set((*around, plan.name))
+    try:
+        return await Run(plan, call, inputs).results()
+    finally:
+        _inside.reset(token)
 
-    async def run(self, call: Call, inputs: dict[str, Any]) -> dict[str, Any]:
-        """Each node's result by its id, as plain values. The first failure ends the run and is raised."""
-        results: dict[str, Any] = {}
-        scope = dict(inputs)
-        for step in self.steps:
-            name = step.node.id
+
+class Run:
+    """One run of a plan."""
+
+    def __init__(self, plan: Plan, call: Call, inputs: Mapping[str, Any]) -> None:
+        self.plan = plan
+        self.call = call
+        self.inputs = inputs
+        self.scope: dict[str, Any] = dict(inputs)
+        self.state = [WAITING] * len(plan.nodes)
+        self.progress, call.progress = call.progress, None  # a workflow inside reports to nobody
+        self._reading: Call | None = None
+
+    async def results(self) -> dict[str, Any]:
+        number = 0
+        while number < len(self.plan.segments):
+            waits = self.plan.segments[number].waits
+            if waits.needs:
+                await self._phase(waits, self.call)
+            number = await self._segment(number)
+        scope, state = self.scope, self.state
+        return {node.id: None if state[node.index] == SKIPPED else scope[node.id] for node in self.plan.nodes}
+
+    async def _segment(self, first: int) -> int:
+        """Run a segment, and the next ones while nothing waits between, as a whole; what the database gives
+        up is begun anew. The number of the segment that follows."""
+        if self.call.atomic or not self.plan.atomic:
+            return await self._together(first, self.call)
+        attempt = 1
+        while True:
+            parts: list[Call] = []
+            kept = self.call.kept
             try:
-                arguments = self._arguments(step, scope, results)
-                result = await call.run(step.operation, arguments)
-            except NexusError as failure:
-                failure.node = failure.node or name
-                raise
-            results[name] = scope[name] = plain(result)
-        return results
+                end = await self._together(first, None, parts)
+                await finish(self._keep(parts))
+            except BaseException as failure:
+                for part in parts:
+                    await part.rollback()
+                    self.call.runtime.wake(part)  # a commit may have ended before what ends the run
+                again = isinstance(failure, Retryable) and attempt < ATTEMPTS and self.call.kept == kept
+                if not again or not await pause(attempt):
+                    raise
+                self._forget(first)
+            else:
+                return end
+            attempt += 1
 
-    def _arguments(self, step: Step, scope: dict[str, Any], results: dict[str, Any]) -> dict[str, Any]:
-        accepted = step.operation.arguments.fields
-        brought = {
-            connection.input: look_up(results[connection.source], connection.output)
-            for connection in self.graph.into(step.node.id)
-            if connection.input in accepted or connection.input != ORDER
-        }
-        arguments = {key: fill(value, scope, brought) for key, value in step.node.parameters.items()}
-        return arguments | {key: value for key, value in brought.items() if key in accepted}
+    async def _keep(self, parts: list[Call]) -> None:
+        """Commit, and say so: also when the run is cancelled just then, what is kept is known to be."""
+        for part in parts:
+            await part.commit()
+            self.call.took(part)
+            self.call.runtime.wake(part)
+
+    async def _together(self, first: int, call: Call | None, parts: list[Call] | None = None) -> int:
+        """With `call` for everything, or with a transaction that begins where there is something to keep."""
+        number = first
+        while True:
+            segment = self.plan.segments[number]
+            if segment.before.needs:
+                await self._phase(segment.before, call or self._reads())
+            if segment.inside.needs:
+                if call is None and not self._commits_alone(number, segment):
+                    call = await self.call.inside()
+                    assert parts is not None
+                    parts.append(call)
+                await self._phase(segment.inside, call or self.call)
+            number += 1
+            if number == len(self.plan.segments) or self._is_cut(self.plan.segments[number]):
+                return number
+            await self._phase(self.plan.segments[number].waits, self.call)  # none of them runs
+
+    def _reads(self) -> Call:
+        """The call for what is outside of the transaction, and so must not write."""
+        if self._reading is None:
+            outer = self.call
+            self._reading = Call(
+                outer.runtime, outer.session, _READING, outer.channel, deadline=outer.deadline
+            )
+        return self._reading
+
+    def _commits_alone(self, number: int, segment: Segment) -> bool:
+        last = number == len(self.plan.segments) - 1
+        return segment.alone and (last or not self.plan.controlled)
+
+    def _is_cut(self, segment: Segment) -> bool:
+        return any(self._runs(self.plan.nodes[number]) for number in segment.waits.needs)
+
+    def _forget(self, first: int) -> None:
+        """Begin anew from a segment on."""
+        for segment in self.plan.segments[first:]:
+            for phase in (segment.before, segment.inside):
+                for number in phase.needs:
+                    if self.state[number] != WAITING:
+                        self.state[number] = WAITING
+                        node = self.plan.nodes[number].id
+                        self.scope.pop(node, None)
+                        if node in self.inputs:
+                            self.scope[node] = self.inputs[node]
+                        if self.progress is not None:
+                            self.progress.node_ended(node, "retrying", 0.0)
+
+    async def _phase(self, phase: Phase, call: Call) -> None:
+        before = CURRENT.set(call)
+        try:
+            await Flow(self, phase, call).run()
+        finally:
+            CURRENT.reset(before)
+
+    async def node(self, number: int, call: Call) -> None:
+        """Run one node, or find that its way was not taken."""
+        planned = self.plan.nodes[number]
+        progress = self.progress
+        if self.plan.controlled and not self._runs(planned):
+            self.state[number] = SKIPPED
+            if progress is not None:
+                progress.node_ended(planned.id, "skipped", 0.0)
+            return
+        if progress is None and planned.care is None:
+            try:
+                self.scope[planned.id] = await planned.step.run(call, self._given(planned))
+            except Exception as failure:
+                raise self._named(planned, failure) from failure
+            self.state[number] = DONE
+            return
+        await self._watched(planned, call)
+
+    async def _watched(self, planned: Planned, call: Call) -> None:
+        progress, care = self.progress, planned.care
+        if progress is not None:
+            progress.node_started(planned.id)
+        begun = time.perf_counter()
+        try:
+            given = self._given(planned)
+            if care is None:
+                value = await planned.step.run(call, given)
+            else:
+                value = await run_carefully(planned, care, call, given, progress)
+        except Exception as failure:
+            error = self._named(planned, failure)
+            if progress is not None:
+                progress.node_ended(planned.id, "failed", time.perf_counter() - begun, error)
+            if care is None or care.action == "fail" or (isinstance(failure, Retryable) and call.atomic):
+                raise error from failure
+            self._recover(planned, error)
+            return
+        seconds = time.perf_counter() - begun
+        if care is not None and care.monitoring is not None:
+            care.monitoring.tell(planned.id, seconds)
+        self.scope[planned.id] = value
+        self.state[planned.index] = DONE
+        if progress is not None:
+            progress.node_ended(planned.id, "done", seconds)
+
+    def _recover(self, planned: Planned, error: NexusError) -> None:
+        """Go on after a failure, as the node's `on_error` says."""
+        care = planned.care
+        assert care is not None
+        logger.warning("node '%s' failed, and the run goes on: %s", planned.id, error.detail)
+        said = {"error": error.detail, "code": error.code, "node": planned.id}
+        self.scope[planned.id] = fill(care.fallback, self.scope, {}) if care.has_fallback else said
+        self.state[planned.index] = HANDED if care.action == "goto" else RECOVERED
+
+    def _named(self, planned: Planned, failure: Exception) -> NexusError:
+        """The failure as one of ours that names the node."""
+        if not isinstance(failure, NexusError):
+            logger.error("node '%s' failed", planned.id, exc_info=failure)
+            reason = told(failure) if self.call.in_process else type(failure).__name__
+            remedy = "" if self.call.in_process else "The server's log says more."
+            failure = NodeFailed(f"Node '{planned.id}' failed: {reason}.", remedy=remedy)
+        inner = failure.node
+        if not inner:
+            failure.node = planned.id
+        elif inner != planned.id and not inner.startswith((f"{planned.id}/", f"{planned.id}[")):
+            failure.node = f"{planned.id}/{inner}"
+        return failure
+
+    def _runs(self, planned: Planned) -> bool:
+        conditions = planned.conditions
+        if conditions.handles >= 0 and self.state[conditions.handles] != HANDED:
+            return False
+        if not conditions.groups:
+            return True
+        taken = (any(map(self._taken, group)) for group in conditions.groups)
+        if conditions.joins:
+            return any(taken)
+        return all(taken)
+
+    def _taken(self, edge: Edge) -> bool:
+        state = self.state[edge.source]
+        if state in (SKIPPED, HANDED):
+            return False
+        switch = self.plan.switches.get(edge.source)
+        if switch is None or not edge.output or edge.output[0] not in switch.gives.routes:
+            return True
+        return edge.output[0] == switch.taken(self.scope[self.plan.nodes[edge.source].id])
+
+    def _given(self, planned: Planned) -> Given:
+        if planned.simple:
+            arguments, sources = dict(planned.constants), dict[str, Any]()
+        else:
+            arguments, sources = self._filled(planned)
+        if planned.shows_given:
+            open_ = planned.step.takes.open
+            self.scope[planned.id + GIVEN] = {**self.inputs, **arguments} if open_ else arguments
+        return Given(arguments, sources, self.inputs, self.scope)
+
+    def _filled(self, planned: Planned) -> tuple[dict[str, Any], dict[str, Any]]:
+        scope, nodes, controlled = self.scope, self.plan.nodes, self.plan.controlled
+        brought: dict[str, Any] = {}
+        for each in planned.brought:
+            for edge in each.edges:
+                if controlled and not self._taken(edge):
+                    continue
+                source = nodes[edge.source].id
+                try:
+                    value = look_up(scope[source], edge.output)
+                except NexusError as failure:
+                    failure.detail = f"Node '{source}' has given no '{'.'.join(edge.output)}'."
+                    raise
+                brought[each.input] = value if each.convert is None else each.convert(value)
+                break
+        arguments = dict(planned.constants)
+        for name, tree in planned.dynamic:
+            arguments[name] = fill(tree, scope, brought)
+        for name, value in brought.items():
+            if name in planned.direct:
+                arguments[name] = value
+        return arguments, {name: scope.get(name) for name, _ in planned.sources}

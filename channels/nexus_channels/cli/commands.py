@@ -130,6 +130,12 @@ def resource_command(ctx: click.Context, name: str, static: Iterable[str]) -> cl
     raise _unknown(message, name, [*static, *resources])
 
 
+def topic_command(ctx: click.Context, name: str) -> click.Command | None:
+    """The resource of that name, there or not: following it says that there is no such topic."""
+    application = _application(ctx)
+    return None if application is None else ResourceCommand(name, application)
+
+
 def workflow_command(ctx: click.Context, name: str) -> click.Command | None:
     """The operation of that name that belongs to no resource; raises UnknownOperation."""
     application = _application(ctx)

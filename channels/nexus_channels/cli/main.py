@@ -23,7 +23,7 @@ Examples:
   nexus products create --name Lamp --price 9.5
   nexus products list --filter '{"price": {"$gt": 3}}' --limit 5
   nexus products watch --snapshot
-  nexus run restock --product-id 1 --amount 10
+  nexus run restock --product-id 1 --quantity 10
   nexus --app shop/app.py -o json products get 1
 """
 
@@ -56,6 +56,17 @@ class NexusProgram(Program):
         from nexus_channels.cli.commands import resource_command
 
         return resource_command(ctx, cmd_name, list(self.commands))
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """What is to be watched is a topic, whether or not there is a resource of that name."""
+        name, *words = args
+        if words[:1] == ["watch"] and name not in self.commands and state_of(ctx).has_application:
+            from nexus_channels.cli.commands import topic_command
+
+            return name, topic_command(ctx, name), words
+        return super().resolve_command(ctx, args)
 
 
 class WorkflowGroup(click.Group):
@@ -103,7 +114,7 @@ program.add_command(
     WorkflowGroup(
         "run",
         help="Run a workflow, or another operation that belongs to no resource.",
-        epilog="Example:\n  nexus run restock --product-id 1 --amount 10\n",
+        epilog="Example:\n  nexus run restock --product-id 1 --quantity 10\n",
         subcommand_metavar="NAME [--argument VALUE] …",
     )
 )

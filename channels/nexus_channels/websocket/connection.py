@@ -121,7 +121,12 @@ class Connection:
         try:
             async with self._slots:
                 result = await self._runtime.invoke(
-                    frame.operation, bytes(frame.arguments), self._session, channel="websocket"
+                    frame.operation,
+                    bytes(frame.arguments),
+                    self._session,
+                    channel="websocket",
+                    key=frame.key,
+                    background=frame.background,
                 )
             answer = frames.text({"type": "result", "id": frame.id, "result": result})
         except NexusError as failure:

@@ -44,11 +44,14 @@ class Unsubscribe(_Frame, tag="unsubscribe"):
 
 
 class Call(_Frame, tag="call"):
-    """Run an operation, by any of its spellings."""
+    """Run an operation, by any of its spellings. With an idempotency `key`, a repeated start of a workflow
+    is the same run; in the `background`, the answer is where it can be looked at."""
 
     id: Id
     operation: str
     arguments: msgspec.Raw = msgspec.field(default_factory=lambda: msgspec.Raw(b"{}"))
+    key: str | None = None
+    background: bool = False
 
 
 class Ping(_Frame, tag="ping"):

@@ -52,6 +52,10 @@ class Connection(Protocol):
     async def execute(self, sql: str, parameters: Sequence[Any] = ()) -> Done:
         """Run one statement that gives no rows."""
 
+    async def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
+        """The rows of one statement, by the names of their columns. Raises InvalidInput where two have the
+        same."""
+
     async def run(self, sql: str) -> None:
         """Run one statement exactly as it is written: no character of it stands for a parameter."""
 
@@ -84,17 +88,19 @@ def isolation_sql(level: Isolation) -> str:
 
 
 class Dialect(Protocol):
-    """One database engine, at one address.
+    """One database engine, at one address; `database` is the name of what is there.
 
     `overflow` is how many connections more there may be while they are needed. `writers` is None where any
     of the `readers` connections may write. `returning` says which of insert, update and delete can return
-    their rows; it is known once a connection is open.
-    `makes_log` says that the log's own tables may be made when they are missing, `repeats_indexes` that
-    CREATE INDEX knows IF NOT EXISTS.
+    their rows; it is known once a connection is open. `lasting` says that the database is there for others
+    and after this instance, too. `makes_log` says that the log's own tables may be made when they are
+    missing, `repeats_indexes` that CREATE INDEX knows IF NOT EXISTS, `has_arrays` that lists can be arrays.
     """
 
     name: str
     location: str
+    database: str
+    lasting: bool
     compiler: sa.engine.Dialect
     readers: int
     overflow: int
@@ -106,6 +112,7 @@ class Dialect(Protocol):
     filters: FilterSql
     makes_log: bool
     repeats_indexes: bool
+    has_arrays: bool
 
     def column_type(self, field: Field) -> sa.types.TypeEngine[Any]: ...
 
@@ -113,6 +120,9 @@ class Dialect(Protocol):
 
     def table_options(self) -> dict[str, Any]:
         """Keyword arguments for each sqlalchemy.Table."""
+
+    def index_options(self, fields: Sequence[Field]) -> dict[str, Any]:
+        """Keyword arguments for the sqlalchemy.Index on these fields."""
 
     def in_list(self, column: sa.ColumnElement[Any], name: str) -> sa.ColumnElement[bool]:
         """`column IN` a list that travels as one parameter; for anything but floats."""
@@ -171,6 +181,13 @@ class Dialect(Protocol):
     def alone(self, connection: Any, model: Model) -> AbstractAsyncContextManager[None]:
         """While statements make tables, no other process of ours does. Where the database can, what fails
         is undone as a whole."""
+
+    async def open_recorder(self) -> Connection:
+        """For the platform's own records only: what is committed there outlives this process, though perhaps
+        not a failure of the machine, since where the database can, a commit does not wait for the disk."""
+
+    def hurried(self, connection: Any) -> AbstractAsyncContextManager[None]:
+        """The same for a while, for a connection that others use as well."""
 
     def literal(self, field: Field, value: Any) -> str:
         """An encoded value as it is written in SQL, as the default of a column."""

@@ -8,6 +8,7 @@ from typing import Any, Protocol, TypeAlias
 
 import sqlalchemy as sa
 
+from dataflow.fields import Kind
 from nexus.filters import All, Filter, Inside, Not, Pattern
 from nexus.filters import Any as AnyOf
 
@@ -24,9 +25,17 @@ class FilterSql(Protocol):
 
     def substring(self, column: sa.ColumnElement[Any], value: Any) -> sa.ColumnElement[bool]: ...
 
-    def inside(self, column: str, test: Inside, bind: Bind) -> str:
-        """A condition on a column of JSON, in which `bind` names each parameter; two that differ in
-        parameters only give the same text. Where nothing is found it is not true."""
+    def inside(self, column: str, test: Inside, bind: Bind, elements: Kind | None) -> str:
+        """A condition on a column of JSON, or on an array of these `elements`, in which `bind` names each
+        parameter; two that differ in parameters only give the same text. Where nothing is found it is not
+        true."""
+
+    def settled(self, condition: sa.TextClause) -> sa.ColumnElement[bool]:
+        """Such a condition, as it can be a part of others."""
+
+
+def true_or_false(condition: sa.TextClause) -> sa.ColumnElement[bool]:
+    return sa.case((condition, sa.true()), else_=sa.false()).is_(sa.true())
 
 
 class JsonConditions(ABC):

@@ -57,22 +57,29 @@ class ChangedList(sa.ColumnElement[Any]):
 
 @compiles(ChangedList, "postgresql")
 def _in_postgresql(element: ChangedList, compiler: SQLCompiler, **kwargs: Any) -> str:
-    return _filled(_POSTGRESQL[element.change], element, compiler, kwargs)
+    return filled(_POSTGRESQL[element.change], element.column, element.elements, compiler, kwargs)
 
 
 @compiles(ChangedList, "mysql")
 @compiles(ChangedList, "mariadb")
 def _in_mysql(element: ChangedList, compiler: SQLCompiler, **kwargs: Any) -> str:
     template = _MYSQL[element.change].replace("{known}", _KNOWN).replace("{given}", _GIVEN)
-    return _filled(template, element, compiler, kwargs)
+    return filled(template, element.column, element.elements, compiler, kwargs)
 
 
-def _filled(template: str, element: ChangedList, compiler: SQLCompiler, kwargs: dict[str, Any]) -> str:
-    """Each place is compiled by itself, so that a parameter used twice is bound twice."""
-    parts = {"list": element.column, "elements": element.elements}
+def filled(
+    template: str,
+    listed: sa.ColumnElement[Any],
+    elements: sa.ColumnElement[Any],
+    compiler: SQLCompiler,
+    kwargs: dict[str, Any],
+) -> str:
+    """A template with `{list}` and `{elements}` in it. Each place is compiled by itself, so that a parameter
+    used twice is bound twice. An empty array, `'{}'`, stands as it is."""
+    parts = {"list": listed, "elements": elements}
     text = ""
     while "{" in template:
         before, _, rest = template.partition("{")
         name, _, template = rest.partition("}")
-        text += before + compiler.process(parts[name], **kwargs)
+        text += before + (compiler.process(parts[name], **kwargs) if name else "{}")
     return "(" + text + template + ")"

@@ -6,10 +6,11 @@ import asyncio
 import contextlib
 import datetime
 import logging
+import re
 import uuid
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import aiomysql
@@ -19,17 +20,17 @@ from pymysql.constants import CLIENT, ER
 from sqlalchemy.dialects import mysql as mysql_sql
 from sqlalchemy.dialects.mysql import aiomysql as aiomysql_sql
 
-from dataflow.dialects import mysql_log
-from dataflow.dialects.address import Address, address_from, number
+from dataflow.dialects import mysql_log, tls
+from dataflow.dialects.address import Address, Settings, address_from, number
 from dataflow.dialects.base import Codec, Done, Found, isolation_sql
 from dataflow.dialects.ddl import lock_numbers, quoted
 from dataflow.dialects.filter_sql import FilterSql
 from dataflow.dialects.json_lists import ChangedList
 from dataflow.dialects.log import Log, identity
-from dataflow.dialects.mysql_cursor import Cursor
+from dataflow.dialects.mysql_driver import Cursor, Driver, as_bytes, check_single, is_mariadb
 from dataflow.dialects.mysql_errors import translated
 from dataflow.dialects.mysql_filters import MysqlFilters
-from dataflow.dialects.values import combined, decimal_from, json_reader, json_text, time_text
+from dataflow.dialects.values import combined, decimal_from, json_reader, json_text, named, time_text
 from dataflow.fields import Field, Kind
 from dataflow.model import Model
 from dataflow.numbers import DIGITS, SCALE
@@ -40,7 +41,15 @@ from nexus.ports import Isolation
 
 logger = logging.getLogger("nexus")
 
-_OPTIONS = frozenset({"charset", "connect_timeout", "pool_size", "returning"})
+_OPTIONS = tls.OPTIONS | {
+    "application_name",
+    "charset",
+    "collation",
+    "connect_timeout",
+    "pool_size",
+    "returning",
+}
+_COLLATION = re.compile(r"utf8mb4_[a-z0-9_]{1,50}")
 _PREPARE = (
     "SET SESSION time_zone = '+00:00', sql_mode = 'STRICT_ALL_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,"
     "ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION', group_concat_max_len = 1073741824"
@@ -86,19 +95,27 @@ class Mysql:
     log: Log = mysql_log.MysqlLog()
     makes_log = True
     repeats_indexes = False  # of the two servers, MariaDB only
+    has_arrays = False
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, *, mariadb: bool = False) -> None:
         if address.options.get("charset", "utf8mb4") != "utf8mb4":
             raise DatabaseUrlError("The charset must be utf8mb4: others cannot hold every text.")
         self._may_return = address.options.get("returning", "on")
         if self._may_return not in ("on", "off"):
             raise DatabaseUrlError("The option 'returning' is 'on' or 'off'.")
+        self._collated = address.options.get("collation", "")
+        if self._collated and not _COLLATION.fullmatch(self._collated):
+            raise DatabaseUrlError("The collation must be one of utf8mb4, as in utf8mb4_unicode_ci.")
         self.address = address
+        self.database = address.database
+        self._connect_timeout = number(address, "connect_timeout", 10)
+        self._tls = tls.tls_of(address)
         self.location = repr(address)
+        self.lasting = True
         self.readers = int(number(address, "pool_size", 10))
         self.returning: frozenset[str] = frozenset()
         self.compiler: sa.engine.Dialect = aiomysql_sql.dialect()
-        self._collation = "utf8mb4_bin"
+        self._collation = "utf8mb4_nopad_bin" if mariadb else "utf8mb4_bin"  # until the server is known
         self.filters: FilterSql = MysqlFilters(self._collation, mariadb=True)
         self._keys: dict[str, str] = {}  # the fields of an index, of which the server tells the name only
         self._key_step = 1
@@ -128,6 +145,9 @@ class Mysql:
 
     def table_options(self) -> dict[str, Any]:
         return {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4"}
+
+    def index_options(self, fields: Sequence[Field]) -> dict[str, Any]:
+        return {}
 
     def in_list(self, column: sa.ColumnElement[Any], name: str) -> sa.ColumnElement[bool]:
         return column.bool_op("IN")(sa.bindparam(name, type_=sa.types.NullType()))
@@ -192,13 +212,18 @@ class Mysql:
             driver = await self._connect()
         except Exception as failure:
             raise translated(failure) from failure
-        self._learn(driver.get_server_info())
+        try:
+            self._learn(driver.get_server_info())
+        except BaseException:
+            driver.close()
+            raise
         connection = MysqlConnection(driver, self._keys, self._cancel)
         await connection.fetch(_ISOLATION)
         ((self._key_step,),) = await connection.fetch("SELECT @@auto_increment_increment")
         return connection
 
     open_writer = open_reader
+    open_recorder = open_reader
 
     async def _cancel(self, what: str) -> None:
         """KILL something, on a connection of its own: the one that is to be helped is busy."""
@@ -214,22 +239,29 @@ class Mysql:
 
     async def _connect(self) -> aiomysql.Connection:
         address = self.address
-        return await aiomysql.connect(
+        collation = f", collation_connection = '{self._collated}'" if self._collated else ""
+        driver = Driver(
             host=address.host,
             port=address.port,
+            unix_socket=address.socket,
             user=address.user,
-            password=address.password or "",
+            password=as_bytes(address.password or ""),
             db=address.database,
             charset="utf8mb4",
             autocommit=True,
-            connect_timeout=number(address, "connect_timeout", 10),
+            connect_timeout=self._connect_timeout,
             client_flag=CLIENT.FOUND_ROWS | CLIENT.MULTI_STATEMENTS,
-            init_command=_PREPARE,
+            init_command=_PREPARE + collation,
+            program_name=address.options.get("application_name", "nexus"),
+            ssl=None if self._tls.mode in ("disable", "allow") else self._tls.context(),
         )
+        driver.must_be_secure = self._tls.required
+        await driver._connect()
+        return driver
 
     def _learn(self, version: str) -> None:
         """What this server can do. It is known before any statement is built."""
-        mariadb = "MariaDB" in version
+        mariadb = is_mariadb(version)
         # Without padding: 'a' and 'a ' are two texts, as they are everywhere else.
         self._collation = "utf8mb4_nopad_bin" if mariadb else "utf8mb4_0900_bin"
         self.filters = MysqlFilters(self._collation, mariadb=mariadb)
@@ -273,6 +305,9 @@ class Mysql:
         finally:
             if connection.usable:
                 await connection.fetch("SELECT RELEASE_LOCK(%s)", (lock,))
+
+    def hurried(self, connection: MysqlConnection) -> AbstractAsyncContextManager[None]:
+        return contextlib.nullcontext()  # only the whole server can be told not to wait
 
     def literal(self, field: Field, value: Any) -> str:
         if isinstance(value, bytes):
@@ -318,6 +353,12 @@ class MysqlConnection:
     async def execute(self, sql: str, parameters: Sequence[Any] = ()) -> Done:
         cursor = await self._run(sql, parameters)
         return Done(cursor.rowcount, cursor.lastrowid or 0)
+
+    async def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
+        check_single(sql)
+        cursor = await self._run(sql, parameters)
+        rows = await cursor.fetchall() if cursor.description else ()
+        return named([column[0] for column in cursor.description or ()], rows)
 
     async def run(self, sql: str) -> None:
         await self._run(sql, None)
@@ -438,5 +479,8 @@ class MysqlConnection:
         return True
 
 
-def mysql_from(rest: str) -> Mysql:
-    return Mysql(address_from(rest, port=3306, user="root", known=_OPTIONS))
+def mysql_from(rest: str, settings: Settings, *, mariadb: bool) -> Mysql:
+    """`mariadb` says that the URL names that server, and so what is known of it before any connection."""
+    owner = Mysql.name
+    address = address_from(rest, settings, owner=owner, port=3306, user="root", known=_OPTIONS)
+    return Mysql(address, mariadb=mariadb)

@@ -7,7 +7,8 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
-from dataflow.dialects.filter_sql import Bind, JsonConditions
+from dataflow.dialects.filter_sql import Bind, JsonConditions, true_or_false
+from dataflow.fields import Kind
 from nexus.filter_match import is_index
 from nexus.filters import Inside, Pattern
 
@@ -30,8 +31,11 @@ class MysqlFilters:
     def substring(self, column: sa.ColumnElement[Any], value: Any) -> sa.ColumnElement[bool]:
         return sa.func.locate(value, column) > 0
 
-    def inside(self, column: str, test: Inside, bind: Bind) -> str:
+    def inside(self, column: str, test: Inside, bind: Bind, elements: Kind | None) -> str:
         return _Conditions(bind, self._collation, self._mariadb).inside(column, test)
+
+    def settled(self, condition: sa.TextClause) -> sa.ColumnElement[bool]:
+        return true_or_false(condition)
 
 
 class _Conditions(JsonConditions):

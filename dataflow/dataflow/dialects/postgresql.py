@@ -6,7 +6,7 @@ import asyncio
 import datetime
 import uuid
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Any
 
 import asyncpg
@@ -14,26 +14,26 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.dialects.postgresql import asyncpg as asyncpg_sql
 
-from dataflow.dialects import postgresql_log
-from dataflow.dialects.address import Address, address_from, number
+from dataflow.dialects import postgresql_log, tls
+from dataflow.dialects.address import Address, Settings, address_from, number
 from dataflow.dialects.base import Codec, Done, Found, isolation_sql
 from dataflow.dialects.ddl import lock_numbers, quoted
 from dataflow.dialects.filter_sql import FilterSql
 from dataflow.dialects.json_lists import ChangedList
 from dataflow.dialects.log import Log
+from dataflow.dialects.postgresql_arrays import ChangedArray, array_from_json, check_arrays, element_of
 from dataflow.dialects.postgresql_errors import translated
 from dataflow.dialects.postgresql_filters import PostgresqlFilters
-from dataflow.dialects.values import combined, decimal_from, json_reader, json_text
+from dataflow.dialects.values import combined, decimal_from, json_reader, json_text, named
 from dataflow.fields import Field, Kind
 from dataflow.model import Model
 from dataflow.numbers import DIGITS, SCALE
 from nexus.block import finish
 from nexus.call import Call
-from nexus.errors import DatabaseUrlError, Unavailable
+from nexus.errors import Unavailable
 from nexus.ports import Isolation
 
-_OPTIONS = frozenset({"sslmode", "connect_timeout", "application_name", "pool_size"})
-_SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+_OPTIONS = tls.OPTIONS | {"connect_timeout", "application_name", "pool_size"}
 _SETTLING = 10.0
 _LOCK_SPACE = 0x4E58  # of the advisory locks that guard the making of tables
 _UPSERT_SPACE = 0x4E59  # of those that guard the keys of upserts
@@ -64,19 +64,21 @@ class Postgresql:
     filters: FilterSql = PostgresqlFilters()
     makes_log = True
     repeats_indexes = True
+    has_arrays = True
 
     def __init__(self, address: Address) -> None:
-        mode = address.options.get("sslmode", "prefer")
-        if mode not in _SSL_MODES:
-            raise DatabaseUrlError(
-                f"There is no sslmode '{mode[:60]}'.", remedy=f"Known: {', '.join(_SSL_MODES)}."
-            )
         self.address = address
+        self.database = address.database
+        self._connect_timeout = number(address, "connect_timeout", 10)
+        self._tls = tls.tls_of(address)
         self.location = repr(address)
+        self.lasting = True
         self.readers = int(number(address, "pool_size", 10))
         self.compiler: sa.engine.Dialect = asyncpg_sql.dialect()  # type: ignore[no-untyped-call]
 
     def column_type(self, field: Field) -> sa.types.TypeEngine[Any]:
+        if field.elements is not None:
+            return sa.ARRAY(self.column_type(element_of(field)))
         # "C" compares by code point, as every other database here and the live feed do.
         types: dict[Kind, sa.types.TypeEngine[Any]] = {
             Kind.TEXT: sa.Text(collation="C"),
@@ -94,12 +96,17 @@ class Postgresql:
         return types[field.kind]
 
     def codec(self, field: Field) -> Codec:
+        if field.elements is not None:
+            return _AS_IT_IS
         if field.kind is Kind.JSON:
             return postgresql_log.logged(field, Codec(json_text, json_reader(field)))
         return postgresql_log.logged(field, _CODECS.get(field.kind, _AS_IT_IS))
 
     def table_options(self) -> dict[str, Any]:
         return {}
+
+    def index_options(self, fields: Sequence[Field]) -> dict[str, Any]:
+        return {"postgresql_using": "gin"} if any(field.elements for field in fields) else {}
 
     def in_list(self, column: sa.ColumnElement[Any], name: str) -> sa.ColumnElement[bool]:
         return column == sa.any_(sa.bindparam(name, type_=sa.ARRAY(column.type)))
@@ -122,6 +129,8 @@ class Postgresql:
     def changed_list(
         self, op: str, column: sa.ColumnElement[Any], elements: sa.ColumnElement[Any]
     ) -> sa.ColumnElement[Any]:
+        if isinstance(column.type, sa.ARRAY):
+            return ChangedArray(op, column, elements)
         return ChangedList(op, column, elements)
 
     def integer_sum(self, column: sa.ColumnElement[Any]) -> list[sa.ColumnElement[Any]]:
@@ -142,20 +151,32 @@ class Postgresql:
         name = self.compiler.identifier_preparer
         types = [self._array_type(table.c[column].type) for column in columns]
         listed = ", ".join(name.quote(column) for column in columns)
+        chosen = ", ".join(self._chosen(table.c[column]) for column in columns)
         arrays = ", ".join(f"${place}::{kind}" for place, kind in enumerate(types, 1))
         returned = name.quote("id")
         if generates_id and "id" in columns:
             returned += f", {self.key_given(table)}"
         sql = (
-            f"INSERT INTO {name.format_table(table)} ({listed}) SELECT {listed}"
+            f"INSERT INTO {name.format_table(table)} ({listed}) SELECT {chosen}"
             f" FROM unnest({arrays}) WITH ORDINALITY AS given({listed}, nexus_place)"
             f" ORDER BY nexus_place RETURNING {returned}"
         )
         await connection.fetch(postgresql_log.BULK, (table.name,))
-        given = await connection.fetch(sql, [list(column) for column in zip(*rows, strict=True)])
-        return [row[0] for row in given]
+        given = [list(column) for column in zip(*rows, strict=True)]
+        for place, column in enumerate(columns):
+            if isinstance(table.c[column].type, sa.ARRAY):
+                given[place] = [None if value is None else json_text(value) for value in given[place]]
+        return [row[0] for row in await connection.fetch(sql, given)]
+
+    def _chosen(self, column: sa.Column[Any]) -> str:
+        name = self.compiler.identifier_preparer.quote(column.name)
+        if not isinstance(column.type, sa.ARRAY):
+            return name
+        return array_from_json(name, self._array_type(column.type.item_type).removesuffix("[]"))
 
     def _array_type(self, kind: sa.types.TypeEngine[Any]) -> str:
+        if isinstance(kind, sa.ARRAY):
+            return "json[]"  # an array of arrays would be one of rows and columns
         plain = kind.copy() if isinstance(kind, sa.Text) else kind
         if isinstance(plain, sa.Text):
             plain.collation = None
@@ -170,13 +191,13 @@ class Postgresql:
         address = self.address
         try:
             driver = await asyncpg.connect(
-                host=address.host,
+                host=address.socket or address.host,
                 port=address.port,
                 user=address.user,
                 password=address.password,
                 database=address.database,
-                ssl=address.options.get("sslmode", "prefer"),
-                timeout=number(address, "connect_timeout", 10),
+                ssl=self._tls.context() if self._tls.required else self._tls.mode,
+                timeout=self._connect_timeout,
                 statement_cache_size=512,
                 server_settings={
                     "application_name": address.options.get("application_name", "nexus"),
@@ -191,6 +212,15 @@ class Postgresql:
 
     open_writer = open_reader
 
+    async def open_recorder(self) -> PostgresqlConnection:
+        connection = await self.open_reader()
+        try:
+            await connection.fetch("SET synchronous_commit = off")
+        except BaseException:
+            await connection.close()
+            raise
+        return connection
+
     def system_sql(self) -> list[str]:
         return list(postgresql_log.SYSTEM)
 
@@ -199,10 +229,11 @@ class Postgresql:
 
     async def found(self, connection: PostgresqlConnection, model: Model) -> Found:
         columns = await connection.fetch(
-            "SELECT column_name FROM information_schema.columns"
+            "SELECT column_name, data_type FROM information_schema.columns"
             " WHERE table_name = $1 AND table_schema = current_schema()",
             (model.table_name,),
         )
+        check_arrays(model, dict(columns))
         indexes = await connection.fetch(
             "SELECT indexname FROM pg_indexes WHERE tablename = $1 AND schemaname = current_schema()",
             (model.table_name,),
@@ -230,9 +261,16 @@ class Postgresql:
             await connection.rollback()
             raise
 
+    def hurried(self, connection: PostgresqlConnection) -> AbstractAsyncContextManager[None]:
+        return nullcontext()  # recorders have connections of their own
+
     def literal(self, field: Field, value: Any) -> str:
         if isinstance(value, bytes):
             return f"'\\x{value.hex()}'"
+        if field.elements is not None:
+            element = element_of(field)
+            listed = ", ".join(self.literal(element, one) for one in value)
+            return f"ARRAY[{listed}]::{self._array_type(self.column_type(element))}"
         return quoted(value.isoformat() if isinstance(value, datetime.date | datetime.time) else str(value))
 
     def dispose(self) -> None:
@@ -276,6 +314,10 @@ class PostgresqlConnection:
         except Exception as failure:
             raise self._failed(failure) from failure
         return Done(int(status.rpartition(" ")[2]), 0)
+
+    async def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
+        rows = await self.fetch(sql, parameters)
+        return named(list(rows[0].keys()), rows) if rows else []
 
     async def run(self, sql: str) -> None:
         await self.fetch(sql)
@@ -343,5 +385,6 @@ class PostgresqlConnection:
             self._driver.terminate()
 
 
-def postgresql_from(rest: str) -> Postgresql:
-    return Postgresql(address_from(rest, port=5432, user="postgres", known=_OPTIONS))
+def postgresql_from(rest: str, settings: Settings) -> Postgresql:
+    owner = Postgresql.name
+    return Postgresql(address_from(rest, settings, owner=owner, port=5432, user="postgres", known=_OPTIONS))

@@ -6,6 +6,8 @@ import re
 
 from asyncpg import exceptions as pg
 
+from dataflow.dialects.failures import duplicate, gone
+from dataflow.dialects.tls import tls_failure
 from nexus.errors import Conflict, InvalidInput, NexusError, Retryable, Unavailable
 
 _KEY = re.compile(r"^Key \((?P<fields>.+?)\)=")
@@ -17,8 +19,7 @@ def translated(failure: Exception) -> Exception:
             return failure
         case pg.UniqueViolationError():
             found = _KEY.search(failure.detail or "")
-            fields = found["fields"].replace('"', "") if found else "key"
-            return Conflict(f"There is another record with the same {fields}.")
+            return duplicate(found["fields"].replace('"', "").split(",") if found else ())
         case pg.NotNullViolationError():
             return Conflict(f"'{failure.column_name}' cannot be null.")
         case pg.ForeignKeyViolationError():
@@ -33,6 +34,12 @@ def translated(failure: Exception) -> Exception:
             return InvalidInput("A text contains characters that the database cannot hold.")
         case pg.ProgramLimitExceededError():
             return InvalidInput("A value is larger than the database can hold.")
+        case pg.UndefinedTableError() | pg.UndefinedColumnError():
+            return gone(failure.args[0])
+        case pg.SyntaxOrAccessError() if not isinstance(failure, pg.InsufficientPrivilegeError):
+            return InvalidInput(f"The database cannot read the statement ({failure.sqlstate}).")
+        case pg.InsufficientPrivilegeError():
+            return Unavailable("The database does not let this user do that.")
         case pg.DiskFullError():
             return Unavailable("The disk of the database is full.")
         case pg.ReadOnlySQLTransactionError():
@@ -63,7 +70,7 @@ def translated(failure: Exception) -> Exception:
         ):
             return Unavailable("The connection to the database was lost.", remedy="Try again.")
         case OSError() | TimeoutError():
-            return Unavailable("The database server does not answer.")
+            return tls_failure(failure) or Unavailable("The database server does not answer.")
         case pg.PostgresError():
             return Unavailable(f"The database failed ({failure.sqlstate}).")
     return failure

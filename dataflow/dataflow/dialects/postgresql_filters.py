@@ -6,8 +6,12 @@ from typing import Any
 
 import msgspec
 import sqlalchemy as sa
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
 
 from dataflow.dialects.filter_sql import Bind, JsonConditions
+from dataflow.dialects.postgresql_arrays import indexed
+from dataflow.fields import Kind
 from nexus.filter_match import is_index
 from nexus.filters import Inside, Pattern
 
@@ -24,8 +28,30 @@ class PostgresqlFilters:
     def substring(self, column: sa.ColumnElement[Any], value: Any) -> sa.ColumnElement[bool]:
         return sa.func.strpos(column, value) > 0
 
-    def inside(self, column: str, test: Inside, bind: Bind) -> str:
-        return _Conditions(bind).inside(f"to_jsonb({column})", test)
+    def inside(self, column: str, test: Inside, bind: Bind, elements: Kind | None) -> str:
+        if elements is not None and test.op == "substring" and not (test.path or test.spread):
+            return "FALSE"  # an array is no text; said so, it is in no index's way
+        found = indexed(column, elements, test, bind) if elements is not None else None
+        condition = _Conditions(bind).inside(f"to_jsonb({column})", test)
+        return condition if found is None else f"{found} AND {condition}"
+
+    def settled(self, condition: sa.TextClause) -> sa.ColumnElement[bool]:
+        return _Settled(condition)
+
+
+class _Settled(sa.ColumnElement[bool]):
+    """A condition in parentheses: no more, so that an index on the column can answer it."""
+
+    inherit_cache = False
+
+    def __init__(self, condition: sa.TextClause) -> None:
+        self.condition = condition
+        self.type = sa.Boolean()
+
+
+@compiles(_Settled)
+def _in_parentheses(element: _Settled, compiler: SQLCompiler, **kwargs: Any) -> str:
+    return f"({compiler.process(element.condition, **kwargs)})"
 
 
 class _Conditions(JsonConditions):

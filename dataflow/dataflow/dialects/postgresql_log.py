@@ -224,14 +224,27 @@ def _value(field: Field, row: str) -> str:
     return column
 
 
+# The driver takes the first and the last of days and moments for minus infinity and infinity.
+_FIRST, _LAST = "-infinity", "infinity"
+_DAYS = {_FIRST: datetime.date.min, _LAST: datetime.date.max}
+_MOMENTS = {
+    _FIRST: datetime.datetime.min.replace(tzinfo=datetime.UTC),
+    _LAST: datetime.datetime.max.replace(tzinfo=datetime.UTC),
+}
+
+
+def _day(text: str) -> datetime.date:
+    return _DAYS.get(text) or datetime.date.fromisoformat(text)
+
+
 def _utc(text: str) -> datetime.datetime:
-    return datetime.datetime.fromisoformat(text).astimezone(datetime.UTC)
+    return _MOMENTS.get(text) or datetime.datetime.fromisoformat(text).astimezone(datetime.UTC)
 
 
 _FROM_LOG: dict[Kind, Any] = {
     Kind.FLOAT: float,
     Kind.DATETIME: _utc,
-    Kind.DATE: datetime.date.fromisoformat,
+    Kind.DATE: _day,
     Kind.TIME: datetime.time.fromisoformat,
     Kind.DECIMAL: decimal_from,
     Kind.UUID: uuid.UUID,

@@ -19,18 +19,19 @@ from sqlalchemy.dialects import sqlite as sqlite_sql
 
 from dataflow import lists
 from dataflow.dialects import sqlite_log, sqlite_types
+from dataflow.dialects.address import Settings
 from dataflow.dialects.base import Codec, Done, Found
 from dataflow.dialects.ddl import insert_one, quoted
 from dataflow.dialects.filter_sql import FilterSql
 from dataflow.dialects.log import Log, identity
 from dataflow.dialects.sqlite_errors import translated
 from dataflow.dialects.sqlite_filters import SqliteFilters, add_functions
-from dataflow.dialects.values import combined, json_text
+from dataflow.dialects.values import combined, json_text, named
 from dataflow.fields import Field, Kind
 from dataflow.model import Model
 from nexus.block import finish
 from nexus.call import Call
-from nexus.errors import Unavailable
+from nexus.errors import DatabaseUrlError, Unavailable
 from nexus.ports import Isolation
 
 _BUSY_MS = 5000
@@ -72,11 +73,14 @@ class Sqlite:
     filters: FilterSql = SqliteFilters()
     makes_log = True
     repeats_indexes = True
+    has_arrays = False
 
-    def __init__(self, path: str | None) -> None:
+    def __init__(self, path: str | None, cache_mb: float | None = None) -> None:
         # numeric_dollar would name parameters; plain question marks are what the driver is fastest with.
         self.compiler: sa.engine.Dialect = sqlite_sql.dialect(paramstyle="qmark")
         self.log = sqlite_log.SqliteLog()
+        self.database = "memory" if path is None else Path(path).stem
+        self._cache_kb = None if cache_mb is None else int(cache_mb * 1024)
         self._remove: Callable[[], object] = lambda: None
         if path is None:
             # A private file behaves as any other database does; a real :memory: has one connection only.
@@ -84,10 +88,12 @@ class Sqlite:
             self._remove = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
             self.path = Path(folder, "memory.db")
             self.location = ":memory:"
+            self.lasting = False
             self._synchronous = "OFF"  # it ends with the process: there is nothing to be durable for
         else:
             self.path = Path(path).absolute()
             self.location = str(self.path)
+            self.lasting = True
             self._synchronous = "FULL"
 
     def column_type(self, field: Field) -> sa.types.TypeEngine[Any]:
@@ -99,6 +105,9 @@ class Sqlite:
     def table_options(self) -> dict[str, Any]:
         # STRICT: without it a sum that overflows becomes a float, and any program may store text as a number.
         return {"sqlite_autoincrement": True, "sqlite_strict": True}
+
+    def index_options(self, fields: Sequence[Field]) -> dict[str, Any]:
+        return {}
 
     def in_list(self, column: sa.ColumnElement[Any], name: str) -> sa.ColumnElement[bool]:
         values = sa.func.json_each(sa.bindparam(name, type_=sa.TEXT)).table_valued("value")
@@ -162,6 +171,8 @@ class Sqlite:
             raise
         return connection
 
+    open_recorder = open_writer
+
     def system_sql(self) -> list[str]:
         return [*sqlite_log.SYSTEM_TABLES, sqlite_log.FIRST_HEAD]
 
@@ -193,6 +204,17 @@ class Sqlite:
             await connection.rollback()
             raise
 
+    @asynccontextmanager
+    async def hurried(self, connection: SqliteConnection) -> AsyncIterator[None]:
+        if self._synchronous == "OFF":
+            yield
+            return
+        await connection.fetch("PRAGMA synchronous = NORMAL")
+        try:
+            yield
+        finally:
+            await finish(connection.fetch(f"PRAGMA synchronous = {self._synchronous}"))
+
     def literal(self, field: Field, value: Any) -> str:
         if isinstance(value, bytes):
             return f"X'{value.hex()}'"
@@ -216,6 +238,8 @@ class Sqlite:
             await connection.fetch(f"PRAGMA busy_timeout = {_BUSY_MS}")
             await connection.write_ahead()
             await connection.fetch(f"PRAGMA synchronous = {self._synchronous}")
+            if self._cache_kb is not None:  # below zero it is a size, and not a number of pages
+                await connection.fetch(f"PRAGMA cache_size = {-self._cache_kb}")
             for pragma in pragmas:
                 await connection.fetch(pragma)
         except BaseException:
@@ -242,7 +266,17 @@ class SqliteConnection:
         self._busy = False
 
     async def fetch(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
-        return await self._on_thread(self._fetch, sql, parameters)
+        # As `_on_thread`, which would be one more coroutine on the way of every request.
+        try:
+            rows: list[Any] = await self._driver._execute(  # type: ignore[no-untyped-call]
+                self._fetch, self.caller, sql, parameters
+            )
+        except asyncio.CancelledError:
+            await finish(self._interrupted())
+            raise
+        except (sqlite3.Error, OverflowError, UnicodeEncodeError) as failure:
+            raise translated(failure) from failure
+        return rows
 
     async def fetch_each(self, sql: str, rows: Sequence[Sequence[Any]]) -> list[Any]:
         """Run one statement for each of `rows`; all the rows that they give."""
@@ -287,6 +321,10 @@ class SqliteConnection:
     async def execute(self, sql: str, parameters: Sequence[Any] = ()) -> Done:
         ((found, key),) = await self._on_thread(self._execute, sql, parameters)
         return Done(found, key)
+
+    async def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
+        names, *rows = await self._on_thread(self._query, sql, parameters)
+        return named(names, rows)
 
     async def run(self, sql: str) -> None:
         await self.fetch(sql)
@@ -346,6 +384,14 @@ class SqliteConnection:
         finally:
             self._busy = False
 
+    def _query(self, caller: Call | None, sql: str, parameters: Sequence[Any]) -> list[Any]:
+        self._serving, self._busy = caller, True
+        try:
+            cursor = self._driver._conn.execute(sql, parameters)
+            return [[column[0] for column in cursor.description or ()], *cursor.fetchall()]
+        finally:
+            self._busy = False
+
     def _fetch_each(self, caller: Call | None, sql: str, rows: Sequence[Sequence[Any]]) -> list[Any]:
         self._serving, self._busy = caller, True
         try:
@@ -364,3 +410,16 @@ class SqliteConnection:
 
     def _about_caller(self, what: str) -> str | None:
         return identity(self._serving)[_PARTS[what]] or None
+
+
+def sqlite_from(path: str | None, settings: Settings) -> Sqlite:
+    options = settings.options((), frozenset({"cache_size_mb"}), Sqlite.name)
+    if "cache_size_mb" not in options:
+        return Sqlite(path)
+    try:
+        size = float(options["cache_size_mb"])
+    except ValueError:
+        size = 0
+    if not 0 < size <= 1_000_000:
+        raise DatabaseUrlError("cache_size_mb must be a positive number of megabytes.")
+    return Sqlite(path, size)

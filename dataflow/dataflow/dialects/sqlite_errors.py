@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 import sqlite3
 
+from dataflow.dialects.failures import duplicate, gone
 from nexus.errors import Conflict, InvalidInput, NexusError, Unavailable
 
 _COLUMNS = re.compile(r"constraint failed: (.+)$")
-
+_UNREADABLE = ("You can only execute one", "incomplete input", "no such function", "unrecognized token")
 _STORED = re.compile(r"cannot store \w+ value in \w+ column \w+\.(\w+)")
 
 
@@ -23,6 +24,11 @@ def translated(failure: Exception) -> NexusError:
     if isinstance(failure, sqlite3.IntegrityError):
         return _conflict(failure)
     code = getattr(failure, "sqlite_errorname", "")
+    message = str(failure)
+    if message.startswith(("no such table", "no such column")) or " has no column named " in message:
+        return gone(message)
+    if "syntax error" in message or message.startswith(_UNREADABLE):
+        return InvalidInput("The database cannot read the statement.")
     if code.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
         return Unavailable("The database is locked by another program.", remedy="Try again.")
     if code.startswith("SQLITE_FULL"):
@@ -33,7 +39,7 @@ def translated(failure: Exception) -> NexusError:
         return InvalidInput("A value is larger than the database can hold.")
     if code.startswith("SQLITE_INTERRUPT"):
         return Unavailable("The statement was interrupted: the database is closing.")
-    if "user-defined function raised" in str(failure):  # those that reckon decimals
+    if "user-defined function raised" in message:  # those that reckon decimals
         return Conflict("A field cannot hold the result: a number became too large.")
     return Unavailable(f"The database failed: {failure}.")
 
@@ -47,7 +53,7 @@ def _conflict(failure: sqlite3.IntegrityError) -> NexusError:
         "SQLITE_CONSTRAINT_PRIMARYKEY",
         "SQLITE_CONSTRAINT_ROWID",
     ):
-        return Conflict(f"There is another record with the same {fields or 'key'}.")
+        return duplicate(fields.split(","))
     if code == "SQLITE_CONSTRAINT_NOTNULL":
         return Conflict(f"'{fields}' cannot be null.")
     if code == "SQLITE_CONSTRAINT_FOREIGNKEY":

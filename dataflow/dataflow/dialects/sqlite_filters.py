@@ -10,7 +10,8 @@ import aiosqlite
 import msgspec
 import sqlalchemy as sa
 
-from dataflow.dialects.filter_sql import Bind
+from dataflow.dialects.filter_sql import Bind, true_or_false
+from dataflow.fields import Kind
 from nexus.filter_match import matches_inside
 from nexus.filters import Inside, Pattern
 
@@ -33,8 +34,11 @@ class SqliteFilters:
     def substring(self, column: sa.ColumnElement[Any], value: Any) -> sa.ColumnElement[bool]:
         return sa.func.instr(column, value) > 0
 
-    def inside(self, column: str, test: Inside, bind: Bind) -> str:
+    def inside(self, column: str, test: Inside, bind: Bind, elements: Kind | None) -> str:
         return f"{_INSIDE}({column}, {bind(msgspec.json.encode(test).decode())}) = 1"
+
+    def settled(self, condition: sa.TextClause) -> sa.ColumnElement[bool]:
+        return true_or_false(condition)
 
 
 async def add_functions(connection: aiosqlite.Connection) -> None:

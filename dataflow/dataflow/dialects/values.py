@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from enum import Enum
 from typing import Any
@@ -14,6 +14,7 @@ import sqlalchemy as sa
 
 from dataflow.fields import Field
 from dataflow.numbers import exact
+from nexus.errors import InvalidInput
 
 _PLAIN = (str, int, float, bool, type(None), Any)
 
@@ -49,6 +50,16 @@ def _is_plain(annotation: Any) -> bool:
         return all(_is_plain(argument) for argument in arguments)
     is_enum = isinstance(annotation, type) and issubclass(annotation, Enum)
     return annotation in (*_PLAIN, dict, list) or (bool(arguments) and not is_enum)
+
+
+def named(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[dict[str, Any]]:
+    """Rows by the names of their columns."""
+    for name in names:
+        if names.count(name) > 1:
+            raise InvalidInput(
+                f"Two columns of the statement are named '{name}'.", remedy="Name one with AS."
+            )
+    return [dict(zip(names, row, strict=True)) for row in rows]
 
 
 def decimal_from(value: object) -> Decimal:

@@ -194,9 +194,11 @@ async def _on_matching(
     where = model.parse_filter(arguments.filter)
     soft = bool(getattr(arguments, "soft_delete", False))
     async with bulk.batch(call, model, deleted=counts_deleted(arguments)) as batch:
-        matching = batch.matching(where)
+        matching = await batch.matching(where)
         await _confirm(batch, matching, arguments, "deleted" if changes is None else "changed")
-        if arguments.limit is UNSET and arguments.batch_size is UNSET and not arguments.return_ids:
+        # Not every database lets a statement change a table that its condition reads.
+        at_once = arguments.limit is UNSET and arguments.batch_size is UNSET and not matching.crosses
+        if at_once and not arguments.return_ids:
             if changes is None:
                 return await batch.delete(matching, soft=soft), []
             return await batch.update(matching, changes), []

@@ -9,6 +9,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from dataflow.assignments import Assignment, parse_assignments
 from dataflow.bulk import Bulk
+from dataflow.includes import including, one_state, parse_include
 from dataflow.model import VERSION, Model
 from dataflow.nodes.meant import (
     delete_meant,
@@ -22,6 +23,8 @@ from dataflow.nodes.meant import (
 from dataflow.nodes.parts import (
     FieldsArgument,
     FilterArgument,
+    FlatValues,
+    IncludeArgument,
     SoftDeleteArgument,
     VersionArgument,
     a_record,
@@ -30,7 +33,6 @@ from dataflow.nodes.parts import (
     beside,
     counts_deleted,
     created_fields,
-    flat_values,
     given_values,
     placed,
     records_of,
@@ -77,19 +79,30 @@ def _get(model: Model, store: Store, bulk: Bulk) -> Operation:
         *which(model),
         ("raise_on_not_found", RaiseArgument, UNSET),
         ("return_null_if_not_found", NullArgument, UNSET),
+        ("include", IncludeArgument, None),
         *about_deleted(model),
     ]
     flat = beside(model, own)
+    flat_values = FlatValues(flat)
 
-    async def get(call: Call, arguments: Any) -> msgspec.Struct:
+    async def get(call: Call, arguments: Any) -> Any:
+        if arguments.include is None:
+            return await found(call, arguments)
+        included = parse_include(model, arguments.include)
+        async with one_state(call, store, model, included) as reading:
+            row = msgspec.structs.asdict(await found(reading, arguments))
+            await including(reading, store, [row], included, deleted=counts_deleted(arguments))
+        return row
+
+    async def found(call: Call, arguments: Any) -> msgspec.Struct:
         deleted = counts_deleted(arguments)
-        where = meant(model, "get", arguments, flat_values(flat, arguments))
+        where = meant(model, "get", arguments, flat_values(arguments))
         try:
             if where is None:
                 return await store.get(call, model, arguments.id, deleted=deleted)
-            found = await store.list(call, model, where, model.parse_order("id"), 1, 0, deleted=deleted)
-            if found:
-                return found[0]
+            records = await store.list(call, model, where, model.parse_order("id"), 1, 0, deleted=deleted)
+            if records:
+                return records[0]
             raise nobody(model)
         except NotFound:
             if _raises(model, arguments, by_id=where is None):
@@ -130,10 +143,11 @@ def _update(model: Model, store: Store, bulk: Bulk) -> Operation:
     if model.versioned:
         own.append((VERSION, VersionArgument, UNSET))
     flat = beside(model, own)
+    flat_values = FlatValues(flat)
 
     async def update(call: Call, arguments: Any) -> msgspec.Struct:
         where = meant(model, "update", arguments, {})
-        changes = _changes(call, model, flat_values(flat, arguments), arguments)
+        changes = _changes(call, model, flat_values(arguments), arguments)
         version = getattr(arguments, VERSION, UNSET) if model.versioned else UNSET
         about: dict[str, Any] = {
             "version": None if version is UNSET else version,

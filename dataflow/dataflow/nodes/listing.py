@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import msgspec
@@ -9,10 +10,12 @@ from msgspec import UNSET, Meta, UnsetType
 
 from dataflow.aggregates import Aggregates
 from dataflow.aggregation import from_pipeline
+from dataflow.includes import including, one_state, parse_include
 from dataflow.model import Model
 from dataflow.nodes.parts import (
     CursorArgument,
     FilterArgument,
+    IncludeArgument,
     LimitArgument,
     OffsetArgument,
     OrderArgument,
@@ -27,7 +30,7 @@ from dataflow.ordering import after_cursor, cursor_after
 from dataflow.store import Store
 from nexus.call import Call
 from nexus.errors import InvalidFilter, did_you_mean
-from nexus.filters import All
+from nexus.filters import All, Filter
 from nexus.operation import Effect, Operation
 from nexus.schema import json_schema
 
@@ -52,23 +55,19 @@ def list_operations(model: Model, store: Store, aggregates: Aggregates) -> list[
             wanted = from_pipeline(model, where, arguments.aggregate)
             groups = await aggregates.run(call, model, wanted, deleted=deleted)
             return result(groups, len(groups))
-        order = model.parse_order(arguments.order_by, arguments.sort)
         fields = _projection(model, arguments.fields)
-        limit = _PAGE if arguments.limit is UNSET else arguments.limit
-        offset = arguments.offset
-        total = await store.count(call, model, where, deleted=deleted) if arguments.count else UNSET
-        if arguments.cursor is None:
-            records = await store.list(call, model, where, order, limit, offset, deleted=deleted)
-            return result(_projected(records, fields), len(records), limit, offset, total=total)
-        if offset:
-            raise InvalidFilter("'offset' and 'cursor' are two ways to say where a page begins.")
-        after = where
-        if arguments.cursor:
-            after = All((where, after_cursor(arguments.cursor, model.route, model.fields, order, where)))
-        records = await store.list(call, model, after, order, limit + 1, 0, deleted=deleted)
-        more, records = len(records) > limit, records[:limit]
-        next_ = cursor_after(records[-1], order, where) if more else None
-        return result(_projected(records, fields), len(records), limit, UNSET, next_, total)
+        if arguments.include is None:
+            page = await _page(call, model, store, where, arguments)
+            records = _projected(page.records, fields)
+        else:
+            included = parse_include(model, arguments.include)
+            async with one_state(call, store, model, included) as reading:
+                page = await _page(reading, model, store, where, arguments)
+                whole = [msgspec.structs.asdict(record) for record in page.records]
+                await including(reading, store, whole, included, deleted=deleted)
+            names = [*(fields or model.fields), *included]
+            records = [{name: row[name] for name in names} for row in whole]
+        return result(records, len(records), page.limit, page.offset, page.next, page.total)
 
     parts: list[Any] = [
         ("records", _records(model)),
@@ -87,6 +86,7 @@ def list_operations(model: Model, store: Store, aggregates: Aggregates) -> list[
             ("order_by", OrderArgument, None),
             ("sort", SortArgument, None),
             ("fields", ProjectionArgument, None),
+            ("include", IncludeArgument, None),
             ("limit", LimitArgument | UnsetType, UNSET),
             ("offset", OffsetArgument, 0),
             ("cursor", CursorArgument, None),
@@ -107,6 +107,35 @@ def list_operations(model: Model, store: Store, aggregates: Aggregates) -> list[
             output=result,
         )
     ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Page:
+    """`next` is the cursor of the page after this one, None on the last."""
+
+    records: list[msgspec.Struct]
+    limit: int
+    offset: int | UnsetType
+    next: str | UnsetType | None
+    total: int | UnsetType
+
+
+async def _page(call: Call, model: Model, store: Store, where: Filter, arguments: Any) -> _Page:
+    order = model.parse_order(arguments.order_by, arguments.sort)
+    limit = _PAGE if arguments.limit is UNSET else arguments.limit
+    offset, deleted = arguments.offset, counts_deleted(arguments)
+    if arguments.cursor is not None and offset:
+        raise InvalidFilter("'offset' and 'cursor' are two ways to say where a page begins.")
+    after = where
+    if arguments.cursor:
+        after = All((where, after_cursor(arguments.cursor, model.route, model.fields, order, where)))
+    total = await store.count(call, model, where, deleted=deleted) if arguments.count else UNSET
+    if arguments.cursor is None:
+        records = await store.list(call, model, where, order, limit, offset, deleted=deleted)
+        return _Page(records, limit, offset, UNSET, total)
+    records = await store.list(call, model, after, order, limit + 1, 0, deleted=deleted)
+    more, records = len(records) > limit, records[:limit]
+    return _Page(records, limit, UNSET, cursor_after(records[-1], order, where) if more else None, total)
 
 
 def _records(model: Model) -> Any:
@@ -138,7 +167,7 @@ def _projected(records: list[msgspec.Struct], fields: list[str] | None) -> list[
 
 def _check_alone(model: Model, arguments: Any) -> None:
     """A pipeline says everything but the filter itself."""
-    for name in ("order_by", "sort", "fields", "limit", "offset", "cursor", "count"):
+    for name in ("order_by", "sort", "fields", "include", "limit", "offset", "cursor", "count"):
         value = getattr(arguments, name)
         if value is not UNSET and value not in (None, 0, False):
             raise InvalidFilter(f"{model.route}: '{name}' belongs into 'aggregate', as a stage.")

@@ -33,6 +33,8 @@ def which(model: Model) -> list[Any]:
 
 def meant(model: Model, verb: str, arguments: Any, flat: Mapping[str, Any]) -> Filter | None:
     """The filter, or None where the id says it. Raises InvalidArguments where nothing does, or two do."""
+    if arguments.filter is UNSET and arguments.conditions is UNSET and not flat and arguments.id is not UNSET:
+        return None
     given = [name for name in ("id", "filter", "conditions") if getattr(arguments, name) is not UNSET]
     given += ["fields"] if flat else []
     if not given:
@@ -41,8 +43,6 @@ def meant(model: Model, verb: str, arguments: Any, flat: Mapping[str, Any]) -> F
         first, second = (f"'{name}'" if name != "fields" else "the fields" for name in given[:2])
         detail = f"{first} and {second} both say which record: give one"
         raise _refused(model, verb, InvalidArguments.TYPE, given[0], detail)
-    if given == ["id"]:
-        return None
     if flat:
         return All(tuple(model.parse_filter({name: value}) for name, value in flat.items()))
     document = getattr(arguments, given[0])
@@ -102,7 +102,7 @@ async def delete_meant(
 
 async def _one(batch: Batch, where: Filter, many: str) -> Any:
     route = batch.model.route
-    found = await batch.pick(batch.matching(where), 2)
+    found = await batch.pick(await batch.matching(where), 2)
     if not found:
         raise nobody(batch.model)
     if len(found) > 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Annotated, Any
 
 import msgspec
@@ -32,6 +33,10 @@ CursorArgument = Annotated[
         description="Read in pages that go on exactly where the last one ended: empty at first, then 'next'"
     ),
 ]
+IncludeArgument = Annotated[
+    str | list[str] | None,
+    Meta(description="Related records beside, by the names of relations, as in customer,items.product"),
+]
 LimitArgument = Annotated[int, Meta(ge=1, le=MOST_RECORDS, description="At most this many records")]
 OffsetArgument = Annotated[int, Meta(ge=0, le=INT_MAX, description="Leave out this many records first")]
 FieldsArgument = Annotated[
@@ -53,17 +58,8 @@ _LATER = frozenset(
         "cache_key",
         "cache_ttl",
         "cache_warm_up",
-        "database",
-        "db_instance",
-        "include",
-        "model_name",
-        "monitoring",
-        "on_error",
         "read_preference",
-        "retry",
         "streaming",
-        "tenant_id",
-        "timeout",
     }
 )
 """Parameters that are documented for every node and not built yet."""
@@ -79,6 +75,8 @@ def placed(model: Model, verb: str, node: str, effect: Effect, summary: str, **p
         summary=summary,
         managed=model.managed if effect in (Effect.CREATE, Effect.UPDATE) else frozenset(),
         later=_LATER - model.fields.keys(),
+        model=model.name,
+        types={field.name: field.given_type for field in model.fields.values()},
         **parts,
     )
 
@@ -146,6 +144,16 @@ def beside(model: Model, taken: list[Any]) -> list[Any]:
     return [field for field in optional_fields(model) if field[0] not in names]
 
 
-def flat_values(flat: list[Any], arguments: Any) -> dict[str, Any]:
-    """Those of the fields beside that were given."""
-    return {field[0]: value for field in flat if (value := getattr(arguments, field[0])) is not UNSET}
+class FlatValues:
+    """Reads those of the fields beside that were given."""
+
+    def __init__(self, flat: list[Any]) -> None:
+        self._names = [field[0] for field in flat]
+        # All in one call, since mostly none is given; with the other two it is always a tuple.
+        self._all = operator.attrgetter(*self._names, "__class__", "__class__")
+
+    def __call__(self, arguments: Any) -> dict[str, Any]:
+        values = self._all(arguments)
+        if values.count(UNSET) == len(self._names):
+            return {}
+        return {name: value for name, value in zip(self._names, values, strict=False) if value is not UNSET}

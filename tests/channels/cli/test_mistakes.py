@@ -95,6 +95,7 @@ MISTAKES = [
         "error NX-410: This cursor was not written by this server. Subscribe without 'since'.",
     ),
     ("parts watch", "error NX-404: There is no topic 'parts'. Known: things."),
+    ("nowhere watch", "error NX-404: There is no topic 'nowhere'. Known: things."),
     # words that click refuses itself
     ("serve --prt 1", "error DF-106: nexus serve: unknown argument '--prt'. Did you mean '--port'?"),
     (

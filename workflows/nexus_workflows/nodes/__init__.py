@@ -1,0 +1,1 @@
+"""The nodes that the runner brings along."""

@@ -1,0 +1,117 @@
+"""Where a run may keep a transaction open, and which of its nodes belong together.
+
+Nodes that wait for the world cut a run into segments. A node belongs to the last segment that it can be in:
+so as much as possible is kept or undone together, and a read is together with the write that it is for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from nexus_workflows.nodes.loop import LoopStep
+from nexus_workflows.steps import OperationStep, Reach, Step
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """Nodes that run as soon as those of them that they come after have ended: how many these are, by node,
+    and those that come after none."""
+
+    needs: dict[int, int]
+    first: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """First the nodes that wait, outside of any transaction; then `before`, what reads and does not belong
+    to a transaction; then `inside`, in one. `alone` says that there is but one statement to be kept."""
+
+    waits: Phase
+    before: Phase
+    inside: Phase
+    alone: bool
+
+
+def segments(steps: Sequence[Step], before: Sequence[Sequence[int]]) -> tuple[Segment, ...]:
+    """`before` are the nodes that each comes after, by numbers in an order in which they can run."""
+    ranks = _ranks(steps, before)
+    levels = _levels(steps, before, ranks)
+    written = _written(steps)
+    count = max(ranks, default=0) + 1
+    members: list[tuple[list[int], list[int], list[int]]] = [([], [], []) for _ in range(count)]
+    early: list[bool] = []
+    for number, step in enumerate(steps):
+        waits = step.reach is Reach.WAITS
+        level = ranks[number] if waits else levels[number]
+        free = _is_free(step, written) and all(
+            early[other] or levels[other] < level or steps[other].reach is Reach.WAITS
+            for other in before[number]
+        )
+        early.append(free)
+        members[level][0 if waits else 1 if free else 2].append(number)
+    return tuple(
+        Segment(_phase(waits, before), _phase(free, before), _phase(inside, before), _alone(steps, inside))
+        for waits, free, inside in members
+    )
+
+
+def _ranks(steps: Sequence[Step], before: Sequence[Sequence[int]]) -> list[int]:
+    """How many times a run has waited when each node's turn has come, its own waiting included."""
+    ranks: list[int] = []
+    for number, step in enumerate(steps):
+        rank = max((ranks[other] for other in before[number]), default=0)
+        ranks.append(rank + (step.reach is Reach.WAITS))
+    return ranks
+
+
+def _levels(steps: Sequence[Step], before: Sequence[Sequence[int]], ranks: list[int]) -> list[int]:
+    """The last segment that each node can be in: before the first waiting that comes after it."""
+    levels = [max(ranks, default=0)] * len(steps)
+    for number in range(len(steps) - 1, -1, -1):
+        latest = ranks[number] - 1 if steps[number].reach is Reach.WAITS else levels[number]
+        for other in before[number]:
+            levels[other] = min(levels[other], latest)
+    return levels
+
+
+def _written(steps: Sequence[Step]) -> Callable[[Step], bool]:
+    """Whether what a step reads is written in the same run."""
+    models = {_about(step) for step in steps if step.reach is Reach.WRITES}
+    anything = any(step.reach is Reach.ANYTHING for step in steps)
+
+    def written(step: Step) -> bool:
+        return anything or _about(step) in models
+
+    return written
+
+
+def _about(step: Step) -> tuple[str, str] | None:
+    """The instance and the model that an operation, or the one that a loop repeats, is about."""
+    if isinstance(step, LoopStep):
+        return _about(step.inner)
+    if not isinstance(step, OperationStep):
+        return None
+    return step.operation.source, step.operation.model or step.operation.resource
+
+
+def _is_free(step: Step, written: Callable[[Step], bool]) -> bool:
+    if step.reach is Reach.NOTHING:
+        return True
+    return step.reach is Reach.READS and not written(step)
+
+
+def _phase(members: list[int], before: Sequence[Sequence[int]]) -> Phase:
+    inside = set(members)
+    needs = {number: sum(other in inside for other in before[number]) for number in members}
+    return Phase(needs, tuple(number for number in members if not needs[number]))
+
+
+def _alone(steps: Sequence[Step], inside: list[int]) -> bool:
+    """One write that commits by itself, or one operation that takes care of its own transactions."""
+    if len(inside) != 1:
+        return False
+    step = steps[inside[0]]
+    if step.reach is Reach.WRITES:
+        return True
+    return isinstance(step, OperationStep) and not step.operation.atomic
