@@ -98,7 +98,8 @@ class Feed:
         snapshot: bool = False,
     ) -> Subscription:
         """A subscription to the records of `topic` that match `filter`, from now, from the cursor `since`, or
-        from a snapshot. Enter it to open it; then iterate.
+        from a snapshot. Enter it to open it; then iterate. Or only iterate: then it is open for as long as
+        that lasts, and the records of a snapshot come first, each as one that enters.
 
         When the session may no longer follow them, it gets `leave` for what it saw, and the error.
 
@@ -203,6 +204,7 @@ class Subscription:
         self._snapshot = snapshot
         self._queue: asyncio.Queue[Change | None] = asyncio.Queue(queue)
         self._failure: NexusError | None = None
+        self._entered = False
         self._live = False  # whether the tail hands us changes; else we read the log ourselves
         self._epoch = b""
         self._head = 0  # where the log stood at the beginning
@@ -228,6 +230,7 @@ class Subscription:
             self._position, self._mark = cursor.redeem(self._since, head, self._query)
             await self._check_past(head)
         self._sent = self._offered = self._position
+        self._entered = True
         return self
 
     async def __aexit__(
@@ -242,6 +245,18 @@ class Subscription:
         """Raises SlowConsumer when the reader falls far behind, FeedClosed when the server ends, Forbidden,
         Unauthenticated or UnknownTopic when the session may no longer follow the topic: of Forbidden and
         Unauthenticated after a `leave`, without the record, for each that it could see until then."""
+        if self._entered:
+            async for change in self._until_refused():
+                yield change
+            return
+        async with self:
+            for record in self.records or ():
+                yield self._told("enter", record["id"], record)
+            self.records = None
+            async for change in self._until_refused():
+                yield change
+
+    async def _until_refused(self) -> AsyncIterator[Change]:
         try:
             async for change in self._changes():
                 yield change
@@ -284,19 +299,12 @@ class Subscription:
                 elif now:
                     keys.pop(logged.key, None)
         for key in keys:
-            yield Change(
-                event="leave",
-                topic=self.topic,
-                key=key,
-                record=None,
-                old=None,
-                prev=self._sent,
-                pos=self._sent,
-                cursor=self.cursor,
-                actor=None,
-                run=None,
-                at="",
-            )
+            yield self._told("leave", key, None)
+
+    def _told(self, event: Event, key: Any, record: Record | None) -> Change:
+        """What no change is behind: it stands where the subscription does."""
+        here = self._sent
+        return Change(event, self.topic, key, record, None, here, here, self.cursor, None, None, self._mark)
 
     def _matches(self, record: Record | None) -> bool:
         return record is not None and matches(self._filter, record)

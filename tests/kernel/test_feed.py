@@ -68,6 +68,30 @@ async def test_a_snapshot_and_what_follows_have_no_gap(app: Nexus, invoke: Invok
     await writing
 
 
+async def test_iterating_is_enough(app: Nexus, invoke: Invoke) -> None:
+    for number in range(3):
+        await invoke("products.create", name=str(number), stock=number)
+    seen: list[Change] = []
+    async with asyncio.timeout(10):
+        async for change in app.feed.subscribe(
+            LOCAL, "products", filter={"stock": {"$gt": 0}}, snapshot=True
+        ):
+            seen.append(change)
+            if len(seen) == 2:
+                await invoke("products.update", id=1, stock=5)
+            if len(seen) == 3:
+                break
+    assert [(c.event, c.key, c.pos, c.prev) for c in seen] == [
+        ("enter", 2, 3, 3),
+        ("enter", 3, 3, 3),
+        ("enter", 1, 4, 3),
+    ]
+    async with app.feed.subscribe(
+        LOCAL, "products", filter={"stock": {"$gt": 0}}, since=seen[1].cursor
+    ) as on:
+        assert (await take(on, 1))[0].key == 1
+
+
 async def test_resuming_is_exact(app: Nexus, invoke: Invoke) -> None:
     async with app.feed.subscribe(LOCAL, "products") as followed:
         start = followed.cursor
