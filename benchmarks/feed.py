@@ -23,11 +23,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import uvloop
 from websockets.asyncio.client import connect
 
 from dataflow import DataFlow
@@ -210,6 +211,12 @@ async def fan_out(url: str, subscribers: int) -> tuple[float, float]:
             await server.wait()
 
 
+def _as_served(work: Coroutine[Any, Any, None]) -> None:
+    """In an event loop as `nexus serve` has it."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(work)
+
+
 def _percentile(values: list[float], share: float) -> float:
     return sorted(values)[min(len(values) - 1, int(len(values) * share))]
 
@@ -246,8 +253,8 @@ async def main() -> None:
 if __name__ == "__main__":
     if "--follow" in sys.argv:
         with contextlib.suppress(KeyboardInterrupt):
-            asyncio.run(follow(sys.argv[-1]))
+            _as_served(follow(sys.argv[-1]))
     elif "--serve" in sys.argv:
-        asyncio.run(serve_many(sys.argv[-1]))
+        _as_served(serve_many(sys.argv[-1]))
     else:
         asyncio.run(main())

@@ -27,6 +27,7 @@ _NEWS = 1.0  # seconds between two questions whether there is a reader
 _YOUNG = 2 * _NEWS  # so long the writers may not know of a new reader
 _IMPATIENT = 0.05  # seconds after which such a reader looks
 _LAST_WORK = 2.0
+_AFTER_FAILURE = 10.0
 
 
 class Sealing:
@@ -84,8 +85,10 @@ class Sealing:
         try:
             await self._serve(connection)
         except NexusError as failure:
-            # Whoever reads looks by itself, and seals: this costs time and loses nothing.
-            logger.warning("the change log could not be sealed: %s", failure)
+            # Whoever reads looks by itself, and seals: this costs time and loses nothing. Where the log is
+            # not installed it would fail again at once.
+            logger.warning("the change log could not be looked after: %s", failure)
+            self._followed, self._asked = False, time.monotonic() + _AFTER_FAILURE
         finally:
             self._slots.give(connection)
 

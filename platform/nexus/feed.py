@@ -12,9 +12,10 @@ import logging
 import threading
 import weakref
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal
+
+import msgspec
 
 from nexus import cursor
 from nexus.errors import (
@@ -45,8 +46,7 @@ LAG = 20_000
 SNAPSHOT_LIMIT = 10_000
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(msgspec.Struct, frozen=True):
     """A record entered, changed within, or left the query of a subscription. `prev` is the position of the
     change delivered before this one, so that a gap can be seen."""
 
@@ -93,12 +93,13 @@ class Feed:
         session: Session,
         topic: str,
         *,
-        where: object = None,
+        filter: object = None,
         since: str | None = None,
         snapshot: bool = False,
     ) -> Subscription:
-        """A subscription to the records of `topic` that match `where`, from now, from the cursor `since`, or
-        from a snapshot. Enter it to open it; then iterate.
+        """A subscription to the records of `topic` that match `filter`, from now, from the cursor `since`, or
+        from a snapshot. Enter it to open it; then iterate. Or only iterate: then it is open for as long as
+        that lasts, and the records of a snapshot come first, each as one that enters.
 
         When the session may no longer follow them, it gets `leave` for what it saw, and the error.
 
@@ -106,7 +107,7 @@ class Feed:
         source = self.source(topic)
         session = self.policy.current(session)
         self.check(session, topic)
-        query = source.parse(topic, where, session)
+        query = source.parse(topic, filter, session)
         return Subscription(self, source, session, topic, query, since, snapshot, self._queue)
 
     def check(self, session: Session, topic: str) -> None:
@@ -125,7 +126,7 @@ class Feed:
         """Say that `source` has grown, to whoever follows it in this process: another application or event
         loop may. Only a hint: the log is what counts."""
         tails = _TAILS.get(source, ())
-        source.written(read_here=bool(tails))
+        source.written(read_here=any(tail.alive for tail in tails))
         for tail in tails:
             tail.wake()
 
@@ -203,6 +204,7 @@ class Subscription:
         self._snapshot = snapshot
         self._queue: asyncio.Queue[Change | None] = asyncio.Queue(queue)
         self._failure: NexusError | None = None
+        self._entered = False
         self._live = False  # whether the tail hands us changes; else we read the log ourselves
         self._epoch = b""
         self._head = 0  # where the log stood at the beginning
@@ -228,6 +230,7 @@ class Subscription:
             self._position, self._mark = cursor.redeem(self._since, head, self._query)
             await self._check_past(head)
         self._sent = self._offered = self._position
+        self._entered = True
         return self
 
     async def __aexit__(
@@ -242,6 +245,18 @@ class Subscription:
         """Raises SlowConsumer when the reader falls far behind, FeedClosed when the server ends, Forbidden,
         Unauthenticated or UnknownTopic when the session may no longer follow the topic: of Forbidden and
         Unauthenticated after a `leave`, without the record, for each that it could see until then."""
+        if self._entered:
+            async for change in self._until_refused():
+                yield change
+            return
+        async with self:
+            for record in self.records or ():
+                yield self._told("enter", record["id"], record)
+            self.records = None
+            async for change in self._until_refused():
+                yield change
+
+    async def _until_refused(self) -> AsyncIterator[Change]:
         try:
             async for change in self._changes():
                 yield change
@@ -255,10 +270,9 @@ class Subscription:
             async for change in self._catch_up():
                 yield change
             while self._live or not self._queue.empty():
-                self._check()
                 taken = await self._queue.get()
+                self._check()
                 if taken is not None:
-                    self._check()
                     self._sent, self._mark = taken.pos, taken.at
                     yield taken
 
@@ -285,19 +299,12 @@ class Subscription:
                 elif now:
                     keys.pop(logged.key, None)
         for key in keys:
-            yield Change(
-                event="leave",
-                topic=self.topic,
-                key=key,
-                record=None,
-                old=None,
-                prev=self._sent,
-                pos=self._sent,
-                cursor=self.cursor,
-                actor=None,
-                run=None,
-                at="",
-            )
+            yield self._told("leave", key, None)
+
+    def _told(self, event: Event, key: Any, record: Record | None) -> Change:
+        """What no change is behind: it stands where the subscription does."""
+        here = self._sent
+        return Change(event, self.topic, key, record, None, here, here, self.cursor, None, None, self._mark)
 
     def _matches(self, record: Record | None) -> bool:
         return record is not None and matches(self._filter, record)

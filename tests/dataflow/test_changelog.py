@@ -165,7 +165,7 @@ class TestOtherPrograms:
             "sqlite": "INSERT INTO products SELECT * FROM products WHERE true"
             " ON CONFLICT (id) DO UPDATE SET name = 'new'",
         }[kind_of(database)]
-        async with app.feed.subscribe(LOCAL, "products", where={"name": "new"}) as followed:
+        async with app.feed.subscribe(LOCAL, "products", filter={"name": "new"}) as followed:
             await run_sql(database, raw_insert(database), again)
             (entered,) = await take(followed, 1)
         assert (entered.event, entered.key, entered.record["name"]) == ("enter", 1, "new")
@@ -177,6 +177,30 @@ class TestOtherPrograms:
             seen = await take(followed, 4)
         assert sorted((c.event, c.key) for c in seen[2:]) == [("leave", 1), ("leave", 2)]
         assert seen[2].old["name"] == "raw"
+
+
+@pytest.mark.databases("postgresql")
+@pytest.mark.parametrize("other_triggers", [False, True])
+async def test_bulk_inserts_are_logged_before_what_another_trigger_does(
+    app: Nexus, database: str, other_triggers: bool
+) -> None:
+    await app.runtime.invoke("products.count", {}, LOCAL, channel="test")
+    if other_triggers:
+        await run_sql(
+            database,
+            "CREATE OR REPLACE FUNCTION meddle() RETURNS trigger LANGUAGE plpgsql AS"
+            " 'BEGIN UPDATE products SET stock = 9 WHERE id = NEW.id; RETURN NULL; END'",
+            "CREATE TRIGGER meddle AFTER INSERT ON products FOR EACH ROW EXECUTE FUNCTION meddle()",
+        )
+    rows = [{"name": name} for name in "abc"]
+    async with app.feed.subscribe(LOCAL, "products") as followed:
+        await app.runtime.invoke("products.bulk_create", {"data": rows}, LOCAL, channel="test")
+        await app.runtime.invoke("products.create", {"name": "d"}, LOCAL, channel="test")
+        seen = await take(followed, 8 if other_triggers else 4)
+    for key in (1, 2, 3, 4):
+        events = [change.event for change in seen if change.key == key]
+        assert events == (["enter", "update"] if other_triggers else ["enter"])
+    assert {change.actor for change in seen} == {"local"}
 
 
 def flow(url: str, **more: Any) -> DataFlow:

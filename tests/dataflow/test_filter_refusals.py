@@ -84,7 +84,7 @@ async def test_a_filter_that_cannot_be_meant_is_refused(document: Any, named: st
             await app.runtime.invoke("things.list", {"filter": document}, LOCAL, channel="test")
         assert named in str(caught.value)
         with pytest.raises(InvalidFilter):
-            app.feed.subscribe(LOCAL, "things", where=document)
+            app.feed.subscribe(LOCAL, "things", filter=document)
 
 
 NAMES = [

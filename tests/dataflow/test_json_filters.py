@@ -195,7 +195,7 @@ async def test_a_subscription_looks_into_json_and_at_patterns() -> None:
             await app.runtime.invoke("things.create", values, LOCAL, channel="test")
 
         where = {"meta.size.cm": {"$gte": 100}, "title": {"$regex": "^a", "$options": "i"}}
-        async with app.feed.subscribe(LOCAL, "things", where=where) as followed:
+        async with app.feed.subscribe(LOCAL, "things", filter=where) as followed:
             await create(title="abc", meta={"size": {"cm": 99}})
             await create(title="xabc", meta={"size": {"cm": 100}})
             await create(title="Abc", meta={"size": {"cm": 100}})

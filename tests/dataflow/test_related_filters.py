@@ -361,7 +361,7 @@ async def test_who_may_not_list_a_model_learns_nothing_of_it(invoke: Any) -> Non
 
 async def test_a_subscription_cannot_look_at_another_model(invoke: Any) -> None:
     with pytest.raises(InvalidFilter, match="customer"):
-        invoke.app.feed.subscribe(LOCAL, "orders", where={"customer.name": "Ada"})
+        invoke.app.feed.subscribe(LOCAL, "orders", filter={"customer.name": "Ada"})
 
 
 async def test_other_tenants_and_the_deleted_are_not_found_through_a_relation(database: str) -> None:

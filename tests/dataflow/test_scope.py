@@ -149,7 +149,7 @@ async def test_the_feed_shows_each_tenant_its_own(app: Nexus) -> None:
     with pytest.raises(Forbidden):
         app.feed.subscribe(LOCAL, "orders")
     await Client(app, OTHER)("orders.create", item="earlier")
-    async with app.feed.subscribe(ACME, "orders", where={"amount": 1}, snapshot=True) as followed:
+    async with app.feed.subscribe(ACME, "orders", filter={"amount": 1}, snapshot=True) as followed:
         assert followed.records == []
         await Client(app, OTHER)("orders.create", item="unseen")
         await Client(app, OTHER)("orders.delete", id=1)

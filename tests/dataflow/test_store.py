@@ -173,7 +173,7 @@ async def test_names_that_are_sql_are_only_names() -> None:
 
     app = Nexus(db)
     async with app.running():
-        async with app.feed.subscribe(LOCAL, "order", where={"where": {"$gt": 0}}) as followed:
+        async with app.feed.subscribe(LOCAL, "order", filter={"where": {"$gt": 0}}) as followed:
             made = await app.runtime.invoke(
                 "order.create", {"select": '\'; DROP TABLE "order"; --', "where": 1}, LOCAL, channel="t"
             )

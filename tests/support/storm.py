@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import sys
+from collections.abc import Sequence
 
 from dataflow import DataFlow
 from nexus import Nexus
@@ -17,7 +18,7 @@ class Unwanted(Exception):
     """What makes a transaction roll back."""
 
 
-def application(url: str) -> tuple[DataFlow, Nexus]:
+def application(url: str, channels: Sequence[str] = ()) -> tuple[DataFlow, Nexus]:
     db = DataFlow(url, pool_size=3, max_overflow=0)
 
     @db.model
@@ -26,7 +27,7 @@ def application(url: str) -> tuple[DataFlow, Nexus]:
         owner: str
         total: int = 0
 
-    return db, Nexus(db, channels=[])
+    return db, Nexus(db, channels=channels)
 
 
 async def change(db: DataFlow, chance: random.Random) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import logging
 import signal
 from collections.abc import Iterator
@@ -45,7 +44,7 @@ def watch(application: Nexus, topic: str, *, where: object, since: str | None, s
 
 async def _watch(application: Nexus, topic: str, where: object, since: str | None, snapshot: bool) -> None:
     async with application.running():
-        subscription = application.feed.subscribe(LOCAL, topic, where=where, since=since, snapshot=snapshot)
+        subscription = application.feed.subscribe(LOCAL, topic, filter=where, since=since, snapshot=snapshot)
         with _Stop.on_signals() as stop:
             try:
                 async with subscription:
@@ -63,7 +62,7 @@ async def _follow(subscription: Subscription, stop: _Stop) -> None:
             _write_frame(stop, type="snapshot", records=page, more=more)
     _write_frame(stop, type="ready", cursor=subscription.cursor)
     async for change in subscription:
-        _write_frame(stop, type="change", **dataclasses.asdict(change))
+        _write_frame(stop, type="change", **msgspec.structs.asdict(change))
 
 
 def _write_frame(stop: _Stop, **frame: object) -> None:

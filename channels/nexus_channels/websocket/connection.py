@@ -149,7 +149,7 @@ class Connection:
         subscription = self._runtime.feed.subscribe(
             self._session,
             frame.topic,
-            where=frame.filter,
+            filter=frame.filter,
             since=frame.since,
             snapshot=frame.snapshot,
         )

@@ -20,6 +20,7 @@ _PATTERN_GIVEN_UP = frozenset({3698, 3699})
 _READ_ONLY = frozenset({1290, 1792, 1836})
 _IN_THE_WAY = frozenset({ER.LOCK_DEADLOCK, 1020})
 _CANCELLED = 1317
+_NO_TRIGGERS = 1419
 _GONE = frozenset({ER.NO_SUCH_TABLE, ER.BAD_FIELD_ERROR, 1051})
 _UNREADABLE = frozenset({ER.PARSE_ERROR, 1065, 1305, 1128, 1582})
 _DENIED = frozenset({1142, 1143, 1227, 1370})
@@ -92,4 +93,9 @@ def _by_number(number: object, message: str, keys: Mapping[str, str]) -> NexusEr
         return Unavailable("The disk of the database is full.")
     if number in _LOST:
         return Unavailable("The connection to the database was lost.", remedy="Try again.")
+    if number == _NO_TRIGGERS:
+        return Unavailable(
+            "The database lets this user make no triggers.",
+            remedy="Set its log_bin_trust_function_creators to 1, or the user's privileges.",
+        )
     return Unavailable(f"The database failed ({number}).")

@@ -161,6 +161,7 @@ class Postgresql:
             f" FROM unnest({arrays}) WITH ORDINALITY AS given({listed}, nexus_place)"
             f" ORDER BY nexus_place RETURNING {returned}"
         )
+        await connection.fetch(postgresql_log.BULK, (table.name,))
         given = [list(column) for column in zip(*rows, strict=True)]
         for place, column in enumerate(columns):
             if isinstance(table.c[column].type, sa.ARRAY):

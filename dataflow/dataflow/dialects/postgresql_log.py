@@ -103,8 +103,19 @@ _SYSTEM_FOUND = (
 )
 FOUND = """SELECT count(*) FROM pg_trigger AS t JOIN pg_proc AS p ON p.oid = t.tgfoid
 WHERE t.tgrelid = to_regclass(quote_ident(current_schema()) || '.' || quote_ident($1))
-  AND t.tgname IN ('dataflow_log', 'dataflow_log_truncate') AND t.tgenabled <> 'D'
-  AND position($2 IN p.prosrc) > 0"""
+  AND t.tgname LIKE 'dataflow_log%' AND t.tgenabled <> 'D' AND position($2 IN p.prosrc) > 0"""
+# Inserts of many records are logged by one statement. Not where another program's triggers may change a
+# record as soon as it is there: that would be logged first.
+BULK = """SELECT set_config('nexus.bulk', CASE WHEN EXISTS (
+  SELECT FROM pg_trigger WHERE tgrelid = to_regclass(quote_ident(current_schema()) || '.' || quote_ident($1))
+  AND NOT tgisinternal AND tgname NOT LIKE 'dataflow_log%') THEN '' ELSE $1 END, true)"""
+_TRIGGERS = {
+    "dataflow_log": "AFTER UPDATE OR DELETE ON {table} FOR EACH ROW",
+    "dataflow_log_insert": "AFTER INSERT ON {table} FOR EACH ROW WHEN ({bulk} IS DISTINCT FROM {name})",
+    "dataflow_log_bulk": "AFTER INSERT ON {table} REFERENCING NEW TABLE AS made FOR EACH STATEMENT"
+    " WHEN ({bulk} = {name})",
+    "dataflow_log_truncate": "BEFORE TRUNCATE ON {table} FOR EACH STATEMENT",
+}
 
 
 async def make_system(connection: Any) -> None:
@@ -119,12 +130,17 @@ async def make_system(connection: Any) -> None:
 def capture_sql(model: Model) -> list[str]:
     """One statement, and so all of it or nothing."""
     function = _function_name(model)
+    table = f'"{model.table_name}"'
+    drops = [f"DROP TRIGGER IF EXISTS {name} ON {table}" for name in _TRIGGERS]
     if not model.changes:
-        return [
-            f'DROP TRIGGER IF EXISTS dataflow_log ON "{model.table_name}"',
-            f'DROP TRIGGER IF EXISTS dataflow_log_truncate ON "{model.table_name}"',
-            f'DROP FUNCTION IF EXISTS "{function}"()',
-        ]
+        return [*drops, f'DROP FUNCTION IF EXISTS "{function}"()']
+    bulk = "pg_catalog.current_setting('nexus.bulk', true)"
+    creates = [
+        f"CREATE TRIGGER {name} {when.format(table=table, bulk=bulk, name=quoted(model.table_name))}"
+        f' EXECUTE FUNCTION "{function}"()'
+        for name, when in _TRIGGERS.items()
+    ]
+    remade = "".join(f"  {sql};\n" for sql in (*drops, *creates))
     return [
         f"""DO $do$
 BEGIN
@@ -133,13 +149,7 @@ BEGIN
     -- {mark(model)}
 {_body(model)}    $f$
   $sql$, quote_ident(current_schema()));
-  DROP TRIGGER IF EXISTS dataflow_log ON "{model.table_name}";
-  DROP TRIGGER IF EXISTS dataflow_log_truncate ON "{model.table_name}";
-  CREATE TRIGGER dataflow_log AFTER INSERT OR UPDATE OR DELETE ON "{model.table_name}"
-    FOR EACH ROW EXECUTE FUNCTION "{function}"();
-  CREATE TRIGGER dataflow_log_truncate BEFORE TRUNCATE ON "{model.table_name}"
-    FOR EACH STATEMENT EXECUTE FUNCTION "{function}"();
-END $do$"""
+{remade}END $do$"""
     ]
 
 
@@ -149,7 +159,7 @@ def mark(model: Model) -> str:
 
 
 def triggers(model: Model) -> int:
-    return 2 if model.changes else 0
+    return len(_TRIGGERS) if model.changes else 0
 
 
 def _function_name(model: Model) -> str:
@@ -162,6 +172,14 @@ def _body(model: Model) -> str:
     new, old = _record(model, "NEW"), _record(model, "OLD")
     table = model.table_name
     return f"""    BEGIN
+      IF TG_OP OPERATOR(pg_catalog.=) 'INSERT' THEN
+        IF TG_LEVEL OPERATOR(pg_catalog.=) 'ROW' THEN
+          {_log(table, "create", "NEW", new, "NULL")};
+        ELSE
+          {_log(table, "create", "made", _record(model, "made"), "NULL", "FROM made")};
+        END IF;
+        RETURN NULL;
+      END IF;
       IF TG_OP OPERATOR(pg_catalog.=) 'TRUNCATE' THEN
         {_log(table, "delete", "one", "NULL", _record(model, "one"), f'FROM %1$s."{table}" AS one')};
         RETURN NULL;
@@ -172,9 +190,7 @@ def _body(model: Model) -> str:
           RETURN NULL;
         END IF;
       END IF;
-      IF TG_OP OPERATOR(pg_catalog.<>) 'INSERT' THEN
-        {_log(table, "delete", "OLD", "NULL", old)};
-      END IF;
+      {_log(table, "delete", "OLD", "NULL", old)};
       IF TG_OP OPERATOR(pg_catalog.<>) 'DELETE' THEN
         {_log(table, "create", "NEW", new, "NULL")};
       END IF;

@@ -131,18 +131,22 @@ FROM dataflow_changes WHERE seq > ? ORDER BY seq LIMIT ?"""
         """Nobody needs to know."""
 
     async def changed_elsewhere(self, connection: Any, seconds: float) -> None:
-        """To look at the file is cheap, and shows nearly every commit; to ask shows every one."""
+        """To look at the file is cheap, and shows nearly every commit; to ask shows every one. The file is
+        written a while before its commit is seen: so after a change one asks often."""
         until = time.monotonic() + seconds
+        often = 0.0
         while True:
+            seen = _glance(connection.wal)  # before asking: what is written meanwhile is then seen, too
             ((version,),) = await connection.fetch("PRAGMA data_version")
             if version != connection.seen_version:
                 connection.seen_version = version
                 return
-            seen = _glance(connection.wal)
             for _ in range(_LOOKS):
-                if _glance(connection.wal) != seen:
-                    break
                 await asyncio.sleep(_LOOK)
+                if _glance(connection.wal) != seen:
+                    often = time.monotonic() + _LOOK * _LOOKS
+                if time.monotonic() < often:
+                    break
             if time.monotonic() >= until:
                 return
 
