@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from nexus.call import Call
 
 Handler = Callable[["Call", Any], Awaitable[Any]]
+AlsoReads = Callable[[Mapping[str, Any]], "frozenset[str] | None"]
 
 # First words of the CLI and first path segments of REST: a resource of that name could not be reached.
 RESERVED_RESOURCES = frozenset(
@@ -74,7 +75,8 @@ class Operation:
     for the world outside for long, and keeps no transaction meanwhile: it cannot be a part of one.
 
     `model` is the model that it is about, `source` the name of the instance that it comes from, `types` those
-    of the model's fields, wherever in the arguments they stand.
+    of the model's fields, wherever in the arguments they stand. `also_reads` names, for given arguments, the
+    other models that it looks at, or gives None where only the values that are still to come can tell.
     """
 
     name: str
@@ -99,6 +101,7 @@ class Operation:
     model: str = ""
     source: str = ""
     types: Mapping[str, Any] = member(default_factory=dict, compare=False, repr=False)
+    also_reads: AlsoReads | None = member(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name) or len(self.name) > _LONGEST_NAME:

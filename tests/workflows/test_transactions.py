@@ -14,6 +14,7 @@ from nexus_workflows import AsyncLocalRuntime, WorkflowBuilder, node
 from nexus_workflows.nodes.catalogue import in_registry
 from nexus_workflows.planner import Planner, Settings
 from tests.conftest import Invoke
+from tests.support.shop import declare_shop
 from tests.workflows.support import count, nodes, run
 
 MAKE = ("ProductCreateNode", "make", {"name": "first"})
@@ -72,6 +73,34 @@ async def test_a_wait_that_is_not_taken_cuts_nothing(app: Nexus) -> None:
     with pytest.raises(NotFound):
         await run(app, workflow, wanted=True)
     assert await count(app) == 1
+
+
+@pytest.mark.parametrize(
+    ("read", "inside"),
+    [
+        ({"filter": {"name": "Ada"}}, False),
+        ({"filter": {"company": {"name": "{{name}}"}}}, True),
+        ({"filter": {"$or": [{"company.name": "x"}, {"name": "y"}]}}, True),
+        ({"filter": "{{where}}"}, True),
+        ({"include": ["company"]}, True),
+        ({"include": "{{which}}"}, True),
+        ({"filter": {"orders": {"total": 1}}}, False),
+    ],
+)
+async def test_what_is_read_through_relations_and_written_is_read_inside(
+    read: dict[str, Any], inside: bool
+) -> None:
+    db = DataFlow(":memory:")
+    declare_shop(db)
+    app = Nexus(db)
+    workflow = nodes(
+        ("CustomerListNode", "find", read),
+        ("CompanyUpdateNode", "rename", {"id": 1, "fields": {"name": "x"}}),
+    )
+    plan = Planner(workflow.build().graph, in_registry(app.registry), Settings("x")).plan()
+    find = next(planned.index for planned in plan.nodes if planned.id == "find")
+    assert (find in plan.segments[0].inside.needs) is inside
+    await db.close()
 
 
 async def test_nothing_is_locked_while_a_run_waits(app: Nexus, invoke: Invoke) -> None:

@@ -19,6 +19,7 @@ from nexus_workflows.errors import InvalidConnection, InvalidParameter
 from nexus_workflows.graph import ORDER, Connection, Graph, Node
 from nexus_workflows.nodes.catalogue import CODE, GENERIC, STEPS, Finder, make_step
 from nexus_workflows.nodes.code import CodeStep
+from nexus_workflows.nodes.loop import LoopStep
 from nexus_workflows.nodes.merge import MergeStep
 from nexus_workflows.nodes.switch import SwitchStep
 from nexus_workflows.plan import ALWAYS, Brought, Conditions, Edge, Plan, Planned
@@ -27,6 +28,8 @@ from nexus_workflows.steps import OperationStep, Step, Takes
 from nexus_workflows.values import GIVEN, Placeholder, Template, Typed, is_constant, placeholders, templates
 
 _ANY_OUTPUT = ("data", "result")
+_DECIDING = frozenset({"filter", "conditions", "include"})
+"""Inputs that decide which models a read looks at."""
 _AROUND = cares.PARAMETERS | cares.PLACE | {"model"}
 
 
@@ -89,7 +92,7 @@ class Planner:
             name=self._settings.name,
             nodes=nodes,
             after=tuple(map(tuple, after)),
-            segments=segments([node.step for node in nodes], before),
+            segments=segments([node.step for node in nodes], before, self._beside()),
             atomic=self._settings.atomic,
             limit=self._settings.limit,
             switches=switches,
@@ -100,6 +103,18 @@ class Planner:
         else:
             check_single(nodes)
         return plan
+
+    def _beside(self) -> dict[int, frozenset[str] | None]:
+        """The models that nodes look at besides their own: through relations in filters, by `include`."""
+        beside: dict[int, frozenset[str] | None] = {}
+        for number, found in enumerate(self._found):
+            step = found.step.inner if isinstance(found.step, LoopStep) else found.step
+            if not isinstance(step, OperationStep) or step.operation.also_reads is None:
+                continue
+            brought = any(each.input in _DECIDING for each in self._into.get(found.node.id, ()))
+            unknown = brought or isinstance(found.step, LoopStep)
+            beside[number] = None if unknown else step.operation.also_reads(found.parameters)
+        return {number: models for number, models in beside.items() if models is None or models}
 
     def _look(self, node: Node) -> _Found:
         given = node.parameters

@@ -6,11 +6,14 @@ so as much as possible is kept or undone together, and a read is together with t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from nexus_workflows.nodes.loop import LoopStep
 from nexus_workflows.steps import OperationStep, Reach, Step
+
+_NO_MODELS: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +36,13 @@ class Segment:
     alone: bool
 
 
-def segments(steps: Sequence[Step], before: Sequence[Sequence[int]]) -> tuple[Segment, ...]:
-    """`before` are the nodes that each comes after, by numbers in an order in which they can run."""
+def segments(
+    steps: Sequence[Step],
+    before: Sequence[Sequence[int]],
+    beside: Mapping[int, frozenset[str] | None] = MappingProxyType({}),
+) -> tuple[Segment, ...]:
+    """`before` are the nodes that each comes after, by numbers in an order in which they can run. `beside`
+    are the models that a node looks at besides its own; None where only a run can tell."""
     ranks = _ranks(steps, before)
     levels = _levels(steps, before, ranks)
     written = _written(steps)
@@ -44,7 +52,7 @@ def segments(steps: Sequence[Step], before: Sequence[Sequence[int]]) -> tuple[Se
     for number, step in enumerate(steps):
         waits = step.reach is Reach.WAITS
         level = ranks[number] if waits else levels[number]
-        free = _is_free(step, written) and all(
+        free = _is_free(step, beside.get(number, _NO_MODELS), written) and all(
             early[other] or levels[other] < level or steps[other].reach is Reach.WAITS
             for other in before[number]
         )
@@ -75,13 +83,18 @@ def _levels(steps: Sequence[Step], before: Sequence[Sequence[int]], ranks: list[
     return levels
 
 
-def _written(steps: Sequence[Step]) -> Callable[[Step], bool]:
-    """Whether what a step reads is written in the same run."""
+def _written(steps: Sequence[Step]) -> Callable[[Step, frozenset[str] | None], bool]:
+    """Whether what a step reads, also besides its own model, is written in the same run."""
     models = {_about(step) for step in steps if step.reach is Reach.WRITES}
     anything = any(step.reach is Reach.ANYTHING for step in steps)
 
-    def written(step: Step) -> bool:
-        return anything or _about(step) in models
+    def written(step: Step, also: frozenset[str] | None) -> bool:
+        about = _about(step)
+        if anything or about in models:
+            return True
+        if also is None:
+            return bool(models)
+        return about is not None and any((about[0], name) in models for name in also)
 
     return written
 
@@ -95,10 +108,12 @@ def _about(step: Step) -> tuple[str, str] | None:
     return step.operation.source, step.operation.model or step.operation.resource
 
 
-def _is_free(step: Step, written: Callable[[Step], bool]) -> bool:
+def _is_free(
+    step: Step, also: frozenset[str] | None, written: Callable[[Step, frozenset[str] | None], bool]
+) -> bool:
     if step.reach is Reach.NOTHING:
         return True
-    return step.reach is Reach.READS and not written(step)
+    return step.reach is Reach.READS and not written(step, also)
 
 
 def _phase(members: list[int], before: Sequence[Sequence[int]]) -> Phase:

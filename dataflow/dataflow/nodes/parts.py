@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import operator
 from typing import Annotated, Any
 
@@ -11,6 +12,7 @@ from msgspec import UNSET, Meta, UnsetType
 from dataflow.fields import INT_MAX, MISSING
 from dataflow.model import Model
 from dataflow.naming import snake_case
+from dataflow.reading import also_reads
 from nexus.operation import Effect, Operation
 
 MOST_RECORDS = 1000
@@ -77,6 +79,7 @@ def placed(model: Model, verb: str, node: str, effect: Effect, summary: str, **p
         later=_LATER - model.fields.keys(),
         model=model.name,
         types={field.name: field.given_type for field in model.fields.values()},
+        also_reads=functools.partial(also_reads, model) if effect is Effect.READ else None,
         **parts,
     )
 
