@@ -76,14 +76,16 @@ async def test_a_wait_that_is_not_taken_cuts_nothing(app: Nexus) -> None:
 
 async def test_nothing_is_locked_while_a_run_waits(app: Nexus, invoke: Invoke) -> None:
     workflow = nodes(
-        MAKE, ("DelayNode", "wait", {"seconds": 0.4}), ("ProductCreateNode", "more", {"name": "second"})
+        MAKE, ("DelayNode", "wait", {"seconds": 2}), ("ProductCreateNode", "more", {"name": "second"})
     )
     workflow.add_connection("make", "id", "wait", "input")
     workflow.add_connection("wait", "result", "more", "input")
     task = asyncio.create_task(run(app, workflow))
-    await asyncio.sleep(0.15)
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(20):
+        while not await count(app):  # noqa: ASYNC110 - the database tells nobody here
+            await asyncio.sleep(0.01)
         await invoke("products.update", id=1, name="seen meanwhile")
+        assert not task.done()
     await task
     assert await count(app) == 2
 
