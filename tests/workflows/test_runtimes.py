@@ -233,6 +233,7 @@ def test_replaced_and_removed_while_it_runs(db: DataFlow) -> None:
     app.unregister("inner")
     with pytest.raises(UnknownOperation, match="inner"):
         runtime.execute(again)
+    db.sync.close()  # where its runs were recorded
 
 
 def test_discovery_is_asked_for(tmp_path: Path, db: DataFlow) -> None:
