@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 import pytest
@@ -28,44 +28,7 @@ from nexus.errors import (
     UnknownTopic,
 )
 from nexus.run_record import INPUT_LIMIT, MOST_NODES, OUTPUT_LIMIT, nodes_json
-
-ANN = Session("s-ann", "ann", frozenset({"work"}))
-BOB = Session("s-bob", "bob", frozenset({"work"}))
-ACME = Session("s-acme", "eve", frozenset({"*"}), tenant="acme")
-
-
-class Given(msgspec.Struct, forbid_unknown_fields=True):
-    text: str = ""
-    seconds: float = 0.0
-    fail: bool = False
-    password: Annotated[str, msgspec.Meta(extra_json_schema={"writeOnly": True})] = ""
-
-
-class Work:
-    """An operation whose runs are recorded, and how often it was done."""
-
-    def __init__(self) -> None:
-        self.begun = 0
-        self.ended: list[str] = []
-        self.operation = Operation("work", self.handler, Given, recorded=True, version="1")
-
-    async def handler(self, call: Call, given: Given) -> dict[str, Any]:
-        self.begun += 1
-        assert call.progress is not None
-        call.progress.node_started("first")
-        try:
-            await asyncio.sleep(given.seconds)
-            if given.fail:
-                raise Conflict("It is taken.", remedy="Take another.")
-        except asyncio.CancelledError:
-            self.ended.append("cancelled")
-            raise
-        except NexusError as failure:
-            call.progress.node_ended("first", "failed", 0.5, failure)
-            raise
-        call.progress.node_ended("first", "done", 0.25)
-        self.ended.append("done")
-        return {"run": call.run_id, "text": given.text}
+from tests.support.runs import ACME, ANN, BOB, Given, Work, only, run, until
 
 
 @pytest.fixture
@@ -79,24 +42,6 @@ async def app(work: Work) -> AsyncIterator[Nexus]:
     made.operation(work.operation)
     async with made.running():
         yield made
-
-
-async def run(app: Nexus, name: str, session: Session = LOCAL, /, **given: Any) -> Any:
-    how = {key: given.pop(key) for key in ("key", "background") if key in given}
-    return await app.runtime.invoke(name, given, session, channel="test", **how)
-
-
-async def only(app: Nexus) -> Any:
-    (summary,) = (await run(app, "runs.list")).records
-    return await run(app, "runs.get", id=summary.id)
-
-
-async def until(condition: Any) -> None:
-    async with asyncio.timeout(5):
-        while True:
-            if condition():
-                return
-            await asyncio.sleep(0.005)
 
 
 async def test_a_run_is_recorded_from_its_start_to_its_result(app: Nexus) -> None:
@@ -313,72 +258,6 @@ async def test_pages_newest_first_and_by_state_and_workflow(app: Nexus, work: Wo
         await run(app, "runs.list", cursor="' OR 1=1")
     with pytest.raises(InvalidArguments):
         await run(app, "runs.list", state="over")
-
-
-async def test_the_feed_tells_of_start_nodes_and_end(app: Nexus, work: Work) -> None:
-    async with app.feed.subscribe(LOCAL, "runs", snapshot=True) as following:
-        assert following.records == []
-        changes = aiter(following)
-        pending = asyncio.ensure_future(anext(changes))
-        await asyncio.sleep(0.05)
-        await run(app, "work", ANN, text="x")
-        seen = [await asyncio.wait_for(pending, 2)]
-        while seen[-1].record["state"] == "running":
-            seen.append(await asyncio.wait_for(anext(changes), 2))
-    told = [(c.event, c.record["state"], c.record["nodes"].get("first", {}).get("status")) for c in seen]
-    assert told == [
-        ("enter", "running", None),
-        ("update", "running", "running"),
-        ("update", "running", "done"),
-        ("update", "done", "done"),
-    ]
-    assert {change.actor for change in seen} == {"ann"}
-    assert "inputs" not in seen[0].record
-
-
-async def test_the_feed_shows_each_its_own(app: Nexus) -> None:
-    async with app.feed.subscribe(BOB, "runs", where={"state": "done"}) as following:
-        changes = aiter(following)
-        pending = asyncio.ensure_future(anext(changes))
-        await asyncio.sleep(0.05)
-        await run(app, "work", ANN)
-        mine = await run(app, "work", BOB)
-        change = await asyncio.wait_for(pending, 2)
-    assert (change.event, change.key) == ("enter", mine["run"])
-
-
-async def test_a_snapshot_and_what_follows_leave_no_gap(app: Nexus, work: Work) -> None:
-    begun = await run(app, "work", seconds=0.3, background=True)
-    async with app.feed.subscribe(LOCAL, "runs", snapshot=True) as following:
-        assert following.records is not None
-        assert [(r["id"], r["state"]) for r in following.records] == [(begun.run_id, "running")]
-        async with asyncio.timeout(5):
-            async for change in following:
-                if change.record is not None and change.record["state"] == "done":
-                    break
-    assert change.key == begun.run_id
-
-
-async def test_many_nodes_are_told_of_together(app: Nexus) -> None:
-    async def many(call: Call, given: Given) -> None:
-        assert call.progress is not None
-        for number in range(2000):
-            call.progress.node_started(f"n{number}")
-            call.progress.node_ended(f"n{number}", "done", 0.0)
-            await asyncio.sleep(0)
-
-    app.operation(Operation("many", many, Given, recorded=True, version="1"))
-    async with app.feed.subscribe(LOCAL, "runs") as following:
-        changes = aiter(following)
-        pending = asyncio.ensure_future(anext(changes))
-        await asyncio.sleep(0.05)
-        await run(app, "many")
-        count, change = 1, await pending
-        async with asyncio.timeout(5):
-            while change.record["state"] == "running":
-                change = await anext(changes)
-                count += 1
-    assert 100 < count < 300
 
 
 async def test_what_is_too_large_is_cut_and_fails_nothing(app: Nexus) -> None:

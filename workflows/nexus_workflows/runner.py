@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import Any
 
+from nexus.block import finish
 from nexus.call import CURRENT, Call
 from nexus.errors import InvalidInput, NexusError, Retryable
 from nexus.operation import Effect, Operation
@@ -97,22 +98,24 @@ class Run:
                     for part in parts:
                         self.call.adopt(part)
                     return end
-                for part in parts:
-                    await part.commit()
+                await finish(self._keep(parts))
             except BaseException as failure:
                 for part in parts:
                     await part.rollback()
-                    self.call.runtime.wake(part)  # a commit may have ended before what ends the run
                 again = isinstance(failure, Retryable) and attempt < ATTEMPTS and self.call.kept == kept
                 if not again or not await pause(attempt):
                     raise
                 self._forget(first)
             else:
-                for part in parts:
-                    self.call.took(part)
-                    self.call.runtime.wake(part)
                 return end
             attempt += 1
+
+    async def _keep(self, parts: list[Call]) -> None:
+        """Commit, and say so: also when the run is cancelled just then, what is kept is known to be."""
+        for part in parts:
+            await part.commit()
+            self.call.took(part)
+            self.call.runtime.wake(part)
 
     async def _together(self, first: int, call: Call | None, parts: list[Call] | None = None) -> int:
         """With `call` for everything, or with a transaction that begins where there is something to keep."""
