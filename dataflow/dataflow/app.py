@@ -236,6 +236,7 @@ class DataFlow(Direct):
             raise RegistrationError(f"There is a node '{operation.name}' already.")
         self._publish([operation])
         self._own.append(operation)
+        announce(self)
 
     def contribute(self, runtime: Runtime) -> None:
         made = (operation for made in self._made.values() for operation in made)
@@ -262,9 +263,9 @@ class DataFlow(Direct):
     @property
     def nodes(self) -> Mapping[str, Operation]:
         """The operations by the names of their nodes and by their own."""
-        made = [operation for each in self._made.values() for operation in each]
+        made = [operation for each in self._made.values() for operation in each] + self._own
         return {operation.name: operation for operation in made} | {
-            operation.node: operation for operation in made
+            operation.node: operation for operation in made if operation.node
         }
 
     @property

@@ -113,7 +113,8 @@ class Call:
     @property
     def repeatable(self) -> bool:
         """Whether it can begin anew after a rollback: nothing of it was kept."""
-        return not self.kept and (self.atomic or self.operation.effect is not Effect.RUN)
+        undone = self.atomic or self._block is not None or self.operation.effect is not Effect.RUN
+        return undone and not self.kept
 
     async def run(self, name: str | Operation, arguments: Given) -> Any:
         """The inner door: run another operation inside this call, with the same session, the same checks
@@ -149,6 +150,12 @@ class Call:
             part.written = self.written
             part._block = await self._opened().inside()
         return part
+
+    def adopt(self, part: Call) -> None:
+        """Let a part that was a transaction of its own end with this call, which does nothing after it."""
+        part.over = True
+        self.written |= part.written
+        self._block = part._block
 
     def took(self, part: Call) -> None:
         """Count what a part that was a transaction of its own has committed as this call's."""

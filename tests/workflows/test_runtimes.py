@@ -10,6 +10,7 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -232,6 +233,7 @@ def test_replaced_and_removed_while_it_runs(db: DataFlow) -> None:
     app.unregister("inner")
     with pytest.raises(UnknownOperation, match="inner"):
         runtime.execute(again)
+    db.sync.close()  # where its runs were recorded
 
 
 def test_discovery_is_asked_for(tmp_path: Path, db: DataFlow) -> None:
@@ -312,3 +314,18 @@ def test_threads_are_left_as_they_were() -> None:
     before = {thread.name for thread in threading.enumerate()}
     LocalRuntime().execute(nodes(("PythonCodeNode", "x", {"code": "result = 1"})))
     assert {thread.name for thread in threading.enumerate()} - before <= {"nexus-loop"}
+
+
+def test_nodes_of_a_dataflows_own(database: str) -> None:
+    db = _shop(database)
+    assert LocalRuntime().execute(nodes(MAKE))[0]["make"]["id"] == 1
+
+    @db.node
+    async def restock_all(tx: Any, quantity: int) -> dict[str, int]:
+        await tx.gadgets.update(1, stock=quantity)
+        return {"to": quantity}
+
+    results, _ = LocalRuntime().execute(nodes(("RestockAllNode", "all", {"quantity": 4})))
+    assert results["all"]["to"] == 4
+    assert db.sync.gadgets.get(1)["stock"] == 4
+    db.sync.close()

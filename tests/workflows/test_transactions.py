@@ -105,16 +105,16 @@ async def test_what_is_read_through_relations_and_written_is_read_inside(
 
 async def test_nothing_is_locked_while_a_run_waits(app: Nexus, invoke: Invoke) -> None:
     workflow = nodes(
-        MAKE, ("DelayNode", "wait", {"seconds": 1}), ("ProductCreateNode", "more", {"name": "second"})
+        MAKE, ("DelayNode", "wait", {"seconds": 2}), ("ProductCreateNode", "more", {"name": "second"})
     )
     workflow.add_connection("make", "id", "wait", "input")
     workflow.add_connection("wait", "result", "more", "input")
     task = asyncio.create_task(run(app, workflow))
-    async with asyncio.timeout(10):
-        while await count(app) == 0:  # noqa: ASYNC110
+    async with asyncio.timeout(20):
+        while not await count(app):  # noqa: ASYNC110 - the database tells nobody here
             await asyncio.sleep(0.01)
         await invoke("products.update", id=1, name="seen meanwhile")
-    assert not task.done()
+        assert not task.done()
     await task
     assert await count(app) == 2
 

@@ -54,7 +54,7 @@ async def run_plan(plan: Plan, call: Call, inputs: Mapping[str, Any]) -> dict[st
         )
     token = _inside.set((*around, plan.name))
     try:
-        return await Run(plan, call, inputs).results()
+        return await Run(plan, call, inputs, alone=not around).results()
     finally:
         _inside.reset(token)
 
@@ -62,8 +62,10 @@ async def run_plan(plan: Plan, call: Call, inputs: Mapping[str, Any]) -> dict[st
 class Run:
     """One run of a plan."""
 
-    def __init__(self, plan: Plan, call: Call, inputs: Mapping[str, Any]) -> None:
+    def __init__(self, plan: Plan, call: Call, inputs: Mapping[str, Any], *, alone: bool) -> None:
         self.plan = plan
+        # The call then ends with the last segment, and commits it: it alone knows whether that was kept.
+        self._ends_the_call = alone and call.operation.name == plan.name
         self.call = call
         self.inputs = inputs
         self.scope: dict[str, Any] = dict(inputs)
@@ -92,11 +94,14 @@ class Run:
             kept = self.call.kept
             try:
                 end = await self._together(first, None, parts)
+                if self._ends_the_call and end == len(self.plan.segments):
+                    for part in parts:
+                        self.call.adopt(part)
+                    return end
                 await finish(self._keep(parts))
             except BaseException as failure:
                 for part in parts:
                     await part.rollback()
-                    self.call.runtime.wake(part)  # a commit may have ended before what ends the run
                 again = isinstance(failure, Retryable) and attempt < ATTEMPTS and self.call.kept == kept
                 if not again or not await pause(attempt):
                     raise
