@@ -144,13 +144,14 @@ class TestOtherPrograms:
             await run_sql(
                 database,
                 raw_insert(database),
-                "UPDATE products SET name = 'x', price = 0.1 WHERE id = 1",
+                "UPDATE products SET name = 'é', price = 0.1 WHERE id = 1",
                 "UPDATE products SET id = 7 WHERE id = 1",
                 "DELETE FROM products",
             )
             made, changed, gone, moved, left = await take(followed, 5)
         assert (made.record["name"], made.record["on_sale"], made.record["tags"]) == ("raw", False, [])
         assert (changed.event, changed.record["price"], changed.old["price"]) == ("update", 0.1, 1.5)
+        assert changed.record["name"] == "é"
         assert [(c.event, c.key) for c in (gone, moved, left)] == [("leave", 1), ("enter", 7), ("leave", 7)]
         assert {c.actor for c in (made, changed, gone, moved, left)} == {None}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 import uuid
+import zlib
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Any
@@ -252,8 +253,8 @@ class Postgresql:
         await connection.begin(write=True)
         try:
             # CREATE TABLE IF NOT EXISTS fails when two do it at once; the lock ends with the transaction.
-            # One for all tables, as each makes the log's own when they are missing.
-            await connection.fetch("SELECT pg_advisory_xact_lock($1, $2)", (_LOCK_SPACE, 0))
+            lock = zlib.crc32(model.table_name.encode()) & 0x7FFFFFFF
+            await connection.fetch("SELECT pg_advisory_xact_lock($1, $2)", (_LOCK_SPACE, lock))
             await postgresql_log.make_system(connection)
             yield
             await connection.commit()

@@ -23,6 +23,7 @@ from dataflow.model import Model
 from nexus.call import Call
 
 CHANNEL = "dataflow_changes"
+_LOCK = 0x4E584C47  # guards the making of the log's own tables
 
 _CHANGES = """CREATE TABLE IF NOT EXISTS dataflow_changes (
   seq bigint GENERATED ALWAYS AS IDENTITY,
@@ -119,12 +120,16 @@ _TRIGGERS = {
 
 
 async def make_system(connection: Any) -> None:
-    """Make the log's own tables if they are missing. To make sure by trying would wait for every
-    transaction that has written."""
-    ((found,),) = await connection.fetch(_SYSTEM_FOUND, (_VERSION,))
-    if not found:
-        for sql in SYSTEM:
-            await connection.run(sql)
+    """Make the log's own tables if they are missing, under a lock of their own, since whoever makes any table
+    does so. To make sure by trying would wait for every transaction that has written."""
+    for locked in (False, True):
+        ((found,),) = await connection.fetch(_SYSTEM_FOUND, (_VERSION,))
+        if found:
+            return
+        if not locked:
+            await connection.fetch("SELECT pg_advisory_xact_lock($1)", (_LOCK,))
+    for sql in SYSTEM:
+        await connection.run(sql)
 
 
 def capture_sql(model: Model) -> list[str]:
