@@ -8,12 +8,13 @@ import inspect
 import re
 import typing
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from nexus.arguments import Arguments
+from nexus.details import NO_DETAILS, Details
 from nexus.errors import RegistrationError
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ class Operation:
     `on_record` says that it is about the one record named by its argument `id`. `node` is the name under
     which workflows know it. An `internal` operation is for workflows only: no channel sees it. `managed` are
     arguments that may be given and are dropped, since the operation fills them itself; `later` those that are
-    documented and refused as not available yet.
+    documented and refused as not available yet. `details` say more of the arguments, for descriptions.
     """
 
     name: str
@@ -86,6 +87,7 @@ class Operation:
     atomic: bool = True
     managed: frozenset[str] = frozenset()
     later: frozenset[str] = frozenset()
+    details: Details = field(default=NO_DETAILS, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name) or len(self.name) > _LONGEST_NAME:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pymysql import err
 from pymysql.constants import ER
 
+from dataflow.dialects.numbering import used_up
 from dataflow.dialects.tls import tls_failure
 from nexus.errors import Conflict, InvalidInput, NexusError, Retryable, Unavailable
 
@@ -20,6 +21,7 @@ _IN_THE_WAY = frozenset({ER.LOCK_DEADLOCK, 1020})
 _CANCELLED = 1317
 _REFUSED = frozenset({ER.ACCESS_DENIED_ERROR, ER.DBACCESS_DENIED_ERROR, 1698})
 _LOST = frozenset({2003, 2006, 2013, 2055, 1053, 1927})
+_USED_UP = frozenset({167, 1467})
 _FULL = frozenset({ER.DISK_FULL, ER.RECORD_FILE_FULL, 1041})
 _REFERENCES = frozenset({1216, 1217, 1451, 1452})
 
@@ -50,6 +52,8 @@ def _by_number(number: object, message: str, keys: Mapping[str, str]) -> NexusEr
         return Conflict("The record refers to one that does not exist, or is referred to by another.")
     if number in (_OUT_OF_RANGE_IN_EXPRESSION, ER.WARN_DATA_OUT_OF_RANGE):
         return Conflict("A field cannot hold the result: a number became too large.")
+    if number in _USED_UP:
+        return used_up()
     if number == ER.DATA_TOO_LONG:
         return InvalidInput("A text is longer than the field can hold.")
     if number == _STATEMENT_TOO_LARGE:

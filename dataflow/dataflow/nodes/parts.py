@@ -11,6 +11,7 @@ from msgspec import UNSET, Meta, UnsetType
 from dataflow.fields import INT_MAX, MISSING
 from dataflow.model import Model
 from dataflow.naming import snake_case
+from dataflow.nodes.described import details_of
 from nexus.operation import Effect, Operation
 
 MOST_RECORDS = 1000
@@ -24,8 +25,8 @@ OrderArgument = Annotated[
     Meta(description="Fields to sort by; '-' before a name for descending, as in -price,name"),
 ]
 SortArgument = Annotated[
-    dict[str, Any] | list[dict[str, Any]] | None,
-    Meta(description='As order_by, in another form: [{"price": -1}, {"name": 1}]'),
+    str | dict[str, Any] | list[str | dict[str, Any]] | None,
+    Meta(description='As order_by, or in another form: [{"price": -1}, {"name": 1}]'),
 ]
 CursorArgument = Annotated[
     str | None,
@@ -73,8 +74,19 @@ _LATER = frozenset(
 """Parameters that are documented for every node and not built yet."""
 
 
-def placed(model: Model, verb: str, node: str, effect: Effect, summary: str, **parts: Any) -> Operation:
+def placed(
+    model: Model,
+    verb: str,
+    node: str,
+    effect: Effect,
+    summary: str,
+    *,
+    input: type[msgspec.Struct],
+    **parts: Any,
+) -> Operation:
     return Operation(
+        input=input,
+        details=details_of(model, verb, input.__struct_fields__),
         name=f"{model.route}.{verb}",
         resource=model.route,
         verb=verb,
