@@ -18,6 +18,11 @@ from nexus import Effect, Nexus, Operation, Settings
 from nexus_channels.openapi import Described, describe
 from nexus_channels.server import running_server
 
+
+class Tree(msgspec.Struct, forbid_unknown_fields=True):
+    below: list[Tree] = []
+
+
 METHODS = ("get", "post", "put", "patch", "delete")
 
 
@@ -150,13 +155,25 @@ class TestDocument:
         assert set(schemas["Same"]["properties"]) == {"a"}
         assert set(schemas["Same2"]["properties"]) == {"b"}
 
+    def test_an_input_may_hold_itself(self, shop: Nexus) -> None:
+        async def handler(call: object, given: Tree) -> None: ...
+
+        shop.registry.add(Operation("grow", handler, Tree))
+        document = described(shop)
+        assert document["components"]["schemas"]["Tree"]["properties"]["below"]["items"] == {
+            "$ref": "#/components/schemas/Tree"
+        }
+
     def test_a_type_that_nothing_is_known_of(self, shop: Nexus, caplog: pytest.LogCaptureFixture) -> None:
         class Own:
             pass
 
         async def handler(call: object, given: object) -> None: ...
 
-        shop.registry.add(Operation("odd", handler, output=Own))
+        taken = msgspec.defstruct("Taken", [("own", Own)])
+        shop.registry.add(Operation("odd", handler, taken, output=Own))
+        shop.registry.add(Operation("odd_read", handler, taken, effect=Effect.READ))
+        assert "odd" in described(shop)["paths"]["/api/workflows/odd/execute"]["post"]["operationId"]
         answered = described(shop)["paths"]["/api/workflows/odd/execute"]["post"]["responses"]["200"]
         assert answered["content"]["application/json"]["schema"] == {}
         assert "'odd' is described without a schema" in caplog.text

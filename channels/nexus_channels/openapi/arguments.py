@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import Any
 
-import msgspec
 from msgspec import inspect
 
 from nexus.arguments import is_json_text, kinds_of
@@ -22,13 +21,14 @@ _ORDERED = (
     inspect.TimeType,
 )
 _DEFINITIONS = "$defs"
+_UNKNOWN: JsonSchema = {"type": "object"}
 
 
 def accepted(operation: Operation, components: Components, without: Collection[str] = ()) -> JsonSchema:
     """The schema of the arguments, without some of them; what it refers to is added to the components."""
-    reference = "#/$defs/{name}"
-    (root,), parts = msgspec.json.schema_components([operation.input], ref_template=reference)
-    schema = parts.pop(root["$ref"].rsplit("/", 1)[-1])
+    root, known_parts = components.read(operation, operation.input)
+    parts = dict(known_parts)
+    schema = parts.get(root.get("$ref", "").rsplit("/", 1)[-1], _UNKNOWN)
     exact = dict(operation.details.schemas())
     parts |= exact.pop(_DEFINITIONS, {})
     properties: JsonSchema = {}
@@ -38,7 +38,7 @@ def accepted(operation: Operation, components: Components, without: Collection[s
         properties[name] = _exact(known, exact[name]) if name in exact else known
     required = [name for name in schema.get("required", ()) if name in properties]
     made = {key: value for key, value in schema.items() if key not in ("properties", "required")}
-    made["properties"] = properties
+    made |= {"title": schema.get("title", operation.input.__name__), "properties": properties}
     if required:
         made["required"] = required
     used = _used({"properties": properties}, parts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Mapping
 from itertools import count
@@ -27,26 +28,30 @@ class Components:
         self.schemas: dict[str, JsonSchema] = {}
 
     def of_type(self, operation: Operation, annotation: Any) -> JsonSchema:
-        """The schema of a type, whose parts are added. A type of the application's own, of which msgspec
-        knows nothing, may be anything."""
+        """The schema of a type, whose parts are added. What stands in it in full, and is known under its
+        title, becomes a reference."""
+        schema, parts = self.read(operation, annotation)
+        return self.adopt(self._within(schema), {name: self._within(part) for name, part in parts.items()})
+
+    @staticmethod
+    def read(operation: Operation, annotation: Any) -> tuple[JsonSchema, Mapping[str, JsonSchema]]:
+        """The schema of a type, and its parts. A type of the application's own, of which msgspec knows
+        nothing, may be anything."""
         try:
-            (schema,), parts = msgspec.json.schema_components(
-                [annotation], ref_template=_DEFINITIONS + "{name}"
-            )
+            return _schema_of(annotation)
         except TypeError as failure:
             reason = str(failure).splitlines()[-1]
             logger.warning("'%s' is described without a schema: %s", operation.name, reason)
-            return ANYTHING
-        return self.adopt(schema, parts)
+            return ANYTHING, {}
 
     def adopt(self, schema: JsonSchema, parts: Mapping[str, JsonSchema]) -> JsonSchema:
         """The schema with references to where its parts are from now on."""
         for suffix in count(1):
             names = {name: self._clean(name) + ("" if suffix == 1 else str(suffix)) for name in parts}
-            placed = {names[name]: self._within(_renamed(part, names)) for name, part in parts.items()}
+            placed = {names[name]: _renamed(part, names) for name, part in parts.items()}
             if all(self.schemas.get(name, part) == part for name, part in placed.items()):
                 self.schemas |= placed
-                adopted: JsonSchema = self._shared(_renamed(schema, names))
+                adopted: JsonSchema = _renamed(schema, names)
                 return adopted
         raise AssertionError("unreachable")
 
@@ -75,6 +80,12 @@ class Components:
     @staticmethod
     def _clean(name: str) -> str:
         return name.rsplit(".", 1)[-1]
+
+
+@functools.lru_cache(maxsize=1000)
+def _schema_of(annotation: Any) -> tuple[JsonSchema, Mapping[str, JsonSchema]]:
+    (schema,), parts = msgspec.json.schema_components([annotation], ref_template=_DEFINITIONS + "{name}")
+    return schema, parts
 
 
 def _renamed(node: Any, names: Mapping[str, str]) -> Any:

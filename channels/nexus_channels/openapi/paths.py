@@ -29,6 +29,7 @@ class Paths:
     def __init__(self, registry: Registry, components: Components, prefix: str, *, locked: bool) -> None:
         self.made: dict[str, JsonSchema] = {}
         self.parameters: dict[str, JsonSchema] = {}
+        self._known: dict[str, JsonSchema] = {}
         self._registry = registry
         self._components = components
         self._prefix = prefix
@@ -91,7 +92,7 @@ class Paths:
         return described
 
     def _with_query(self, operation: Operation) -> JsonSchema:
-        schema = accepted(operation, self._components, self._elsewhere(operation))
+        schema = self._accepted(operation)
         parameters = list(query_parameters(operation, schema, self._components))
         if "filter" in schema["properties"] and not operation.on_record:
             parameters += self._short(operation)
@@ -108,7 +109,7 @@ class Paths:
         return found
 
     def _with_body(self, operation: Operation, name: str) -> JsonSchema:
-        schema = accepted(operation, self._components, self._elsewhere(operation))
+        schema = self._accepted(operation)
         shapes = alternatives(operation, {"title": name, **schema})
         named = [self._components.add(one["title"], one) for one in shapes]
         shared = named[0] if len(named) == 1 else {"anyOf": named}
@@ -121,6 +122,13 @@ class Paths:
             "required": any(one.get("required") or one.get("minProperties") for one in shapes),
         }
         return described
+
+    def _accepted(self, operation: Operation) -> JsonSchema:
+        """Made once for all methods of an operation."""
+        if operation.name not in self._known:
+            without = self._elsewhere(operation)
+            self._known[operation.name] = accepted(operation, self._components, without)
+        return self._known[operation.name]
 
     def _elsewhere(self, operation: Operation) -> set[str]:
         """The arguments that the address says, and those that say the same in another way."""

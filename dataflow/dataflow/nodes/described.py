@@ -5,6 +5,7 @@ What two arguments may not say together, and which patterns are cheap enough, no
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection
 from typing import Any
 
@@ -53,7 +54,8 @@ def _schemas(model: Model, verb: str, given: Collection[str], flat: Collection[s
         known |= {"data": _rows_schema(model, verb), **dict.fromkeys(flat, False)}
     elif verb == "upsert":
         known |= {"where": _key_schema(model), "create": _row_schema(model), "update": changes_schema(model)}
-    definitions = {_filter_name(model): _filter_schema(model), **_tests_of(model)}
+    filters = "filter" in given
+    definitions = {_filter_name(model): _filter_schema(model), **_tests_of(model)} if filters else {}
     return {**{name: known[name] for name in known if name in given}, "$defs": definitions}
 
 
@@ -110,11 +112,18 @@ def _given(field: Field) -> JsonSchema:
     if field.choices:
         plain: JsonSchema = {"enum": list(field.choices)}
         return {"anyOf": [plain, {"type": "null"}]} if field.nullable else plain
-    (schema,), _ = msgspec.json.schema_components([field.given_type])
+    schema = _schema_of(field.given_type)
     if not _is_text(field):
         return schema
     plain = {**_without_null(schema), "pattern": _NO_NUL}
     return {"anyOf": [plain, {"type": "null"}]} if field.nullable else plain
+
+
+@functools.lru_cache(maxsize=1000)
+def _schema_of(annotation: Any) -> JsonSchema:
+    """Of a type of a field: there are few, and models have many fields."""
+    (schema,), _ = msgspec.json.schema_components([annotation])
+    return schema
 
 
 def _is_text(field: Field) -> bool:
@@ -186,7 +195,10 @@ def _tests_schema(model: Model, field: Field) -> JsonSchema:
         **dict.fromkeys(("$in", "$nin"), several),
         **dict.fromkeys(("$exists", "$null"), flag),
         "$between": {"type": "array", "items": value, "minItems": 2, "maxItems": 2},
-        "$not": {"description": "A value, or operators", "anyOf": [value, {"type": "object"}]},
+        "$not": {
+            "description": "A value, or operators",
+            "anyOf": [value, {"type": "null"}, {"type": "object"}],
+        },
     }
     if _is_text(field):
         text = {"type": "string", "pattern": _NO_NUL}
@@ -211,8 +223,7 @@ def _value_schema(field: Field) -> JsonSchema:
         return {"type": "string", "pattern": _NO_NUL}
     if field.kind is Kind.DATETIME:
         return {"type": "string", "anyOf": [{"format": "date-time"}, {"format": "date"}]}
-    (schema,), _ = msgspec.json.schema_components([field.annotation])
-    return schema
+    return _schema_of(field.annotation)
 
 
 def _order_schema(model: Model) -> JsonSchema:

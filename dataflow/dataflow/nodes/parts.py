@@ -26,7 +26,7 @@ OrderArgument = Annotated[
 ]
 SortArgument = Annotated[
     str | dict[str, Any] | list[str | dict[str, Any]] | None,
-    Meta(description='As order_by, or in another form: [{"price": -1}, {"name": 1}]'),
+    Meta(description='Fields to sort by, as in -price,name, or as in [{"price": -1}]; also called order_by'),
 ]
 CursorArgument = Annotated[
     str | None,
