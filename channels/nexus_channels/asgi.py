@@ -97,8 +97,8 @@ def unexpected(scope: Scope, failure: BaseException) -> NexusError:
     return NexusError("The request failed.", remedy="The server's log says why.")
 
 
-async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
-    """The JSON text of a request, which may be empty.
+async def read_body(scope: Scope, receive: Receive, limit: int, *, rows: bool = False) -> bytes:
+    """The JSON text of a request, which may be empty; `rows`: it is of another form, which the caller knows.
 
     Raises TooLarge as soon as the limit is passed, UnsupportedMedia for what is not declared as
     JSON, Disconnected when it does not come to its end."""
@@ -115,7 +115,7 @@ async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
     if len(body) > limit:
         raise _too_large(limit)
     if body:
-        _check_media(headers)
+        _check_media(headers, rows)
     return body
 
 
@@ -171,9 +171,10 @@ async def _rest_of(first: bytes, receive: Receive, limit: int) -> bytes:
     return b"".join(chunks)
 
 
-def _check_media(headers: dict[bytes, bytes]) -> None:
+def _check_media(headers: dict[bytes, bytes], rows: bool) -> None:
     media = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
-    if media != b"application/json" and not (media.startswith(b"application/") and media.endswith(b"+json")):
+    json = media == b"application/json" or (media.startswith(b"application/") and media.endswith(b"+json"))
+    if not json and not rows:
         named = media.decode("latin-1")[:80] or "nothing"
         raise UnsupportedMedia(
             f"The body is declared as {named}.",

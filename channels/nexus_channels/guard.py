@@ -14,8 +14,9 @@ from nexus.config import is_loopback
 from nexus.errors import Forbidden, Misdirected, NexusError, Unavailable
 from nexus.session import Sessions
 from nexus_channels.asgi import refuse, unexpected
+from nexus_channels.pages import PAGES
 
-OPEN_PATHS = frozenset({"/", "/livez", "/readyz", "/health", "/ready"})
+OPEN_PATHS = frozenset({"/", "/livez", "/readyz", "/health", "/ready", *PAGES})
 """What is answered without a credential."""
 
 _SANE_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")

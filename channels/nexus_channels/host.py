@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from importlib.metadata import PackageNotFoundError, version
+from typing import TypeAlias
 
 from starlette.routing import BaseRoute, Match, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -13,8 +14,12 @@ from nexus.app import Nexus
 from nexus.channel import Channel
 from nexus.errors import ConfigurationError, MethodNotAllowed, NotFound
 from nexus_channels import asyncapi
-from nexus_channels.asgi import answer, refuse, reply_json
+from nexus_channels.asgi import JSON, Reply, allow, answer, refuse, reply_json
 from nexus_channels.guard import Guard
+from nexus_channels.openapi.serving import described, release
+from nexus_channels.pages import pages
+
+Page: TypeAlias = Callable[[Scope], Awaitable[Reply]]
 
 
 def build_host(app: Nexus) -> ASGIApp:
@@ -42,6 +47,12 @@ class Host:
         for path in paths:
             if not path.startswith("/") or path.endswith("/") or paths.count(path) > 1:
                 raise ConfigurationError(f"No channel, or no other, can be at '{path}'.")
+        self._described = described(app)
+        self._pages: dict[str, Page] = {
+            **{path: self._json(content) for path, content in _STATES.items()},
+            **{path: file.reply for path, file in pages().items()},
+            "/openapi.json": self._document,
+        }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._router.app(scope, receive, send)
@@ -56,20 +67,36 @@ class Host:
             yield
 
     async def _own(self, scope: Scope, receive: Receive, send: Send) -> None:
-        page = _PAGES.get(scope["path"])
+        page = self._pages.get(scope["path"])
         if page is None or scope["type"] != "http":
             nothing = f"There is nothing at '{scope['path'][:200]}'."
             await refuse(scope, receive, send, NotFound(nothing, remedy="See '/'."))
-        elif scope["method"] not in ("GET", "HEAD"):
-            allowed = MethodNotAllowed(f"{scope['method']} does not apply here.", ["GET", "HEAD"])
-            await refuse(scope, receive, send, allowed)
+        elif scope["method"] == "OPTIONS":
+            await answer(send, (204, b"", [(b"allow", allow(_METHODS))]))
+        elif scope["method"] not in _METHODS:
+            await refuse(
+                scope, receive, send, MethodNotAllowed(f"{scope['method']} does not apply here.", _METHODS)
+            )
         else:
             try:
-                reply = reply_json(page(self))
+                reply = await page(scope)
             except NotFound as missing:
                 await refuse(scope, receive, send, missing)
                 return
             await answer(send, reply, head=scope["method"] == "HEAD")
+
+    async def _document(self, scope: Scope) -> Reply:
+        root = scope.get("root_path", "")
+        made = self._described.known(root)
+        if made is None:
+            made = await asyncio.to_thread(self._described.document, root)
+        return 200, made, [JSON, (b"cache-control", b"no-cache")]
+
+    def _json(self, content: Callable[[Host], object]) -> Page:
+        async def page(scope: Scope) -> Reply:
+            return reply_json(content(self))
+
+        return page
 
 
 class ChannelRoute(BaseRoute):
@@ -96,22 +123,15 @@ class ChannelRoute(BaseRoute):
 def _index(host: Host) -> dict[str, object]:
     return {
         "title": host.app.title,
-        "version": _release(),
+        "version": release(),
         "channels": {channel.name: channel.path for channel in host.channels},
     }
-
-
-def _release() -> str:
-    try:
-        return version("nexus-platform")
-    except PackageNotFoundError:  # run from a source tree that was never installed
-        return ""
 
 
 def _frames(host: Host) -> dict[str, object]:
     for channel in host.channels:
         if channel.name == "websocket":
-            return asyncapi.describe(host.app, _release(), channel.path)
+            return asyncapi.describe(host.app, release(), channel.path)
     raise NotFound("The websocket is not served here.", remedy="See '/'.")
 
 
@@ -123,7 +143,8 @@ def _ready(host: Host) -> dict[str, object]:
     return {"status": "ok", "channels": [channel.name for channel in host.channels]}
 
 
-_PAGES = {
+_METHODS = ("GET", "HEAD", "OPTIONS")
+_STATES: dict[str, Callable[[Host], object]] = {
     "/": _index,
     "/livez": _live,
     "/health": _live,

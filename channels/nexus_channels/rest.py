@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -53,7 +54,11 @@ from nexus_channels.asgi import (
     unexpected,
     unquoted,
 )
+from nexus_channels.rest_forms import Form, form_wanted, rows_form, streams, takes_rows
+from nexus_channels.rest_query import arguments_from, next_page
+from nexus_channels.rest_rows import arguments_of_rows
 from nexus_channels.rest_runs import CANCEL, RUNS, WAITING, How, how_to_start, reply_started
+from nexus_channels.rest_stream import Streamed
 
 _COLLECTION = {"GET": "list", "POST": "create"}
 _RECORD = {"GET": "get", "PATCH": "update", "PUT": "update", "DELETE": "delete"}
@@ -100,6 +105,7 @@ class Rest:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         method = scope["method"]
         head = method == "HEAD"
+        reply: Reply | Streamed
         try:
             reply = await self._reply(scope, receive, "GET" if head else method)
         except Disconnected:
@@ -113,9 +119,12 @@ class Rest:
             reply = reply_problem(failure)
         except Exception as failure:
             reply = reply_problem(unexpected(scope, failure))
-        await answer(send, reply, head=head)
+        if isinstance(reply, Streamed):
+            await reply.send(send, head=head)
+        else:
+            await answer(send, reply, head=head)
 
-    async def _reply(self, scope: Scope, receive: Receive, method: str) -> Reply:
+    async def _reply(self, scope: Scope, receive: Receive, method: str) -> Reply | Streamed:
         path = path_below(scope)
         if not path:
             return self._overview(scope, method)
@@ -137,12 +146,19 @@ class Rest:
             return self._session(scope, method)
         return await self._collection(scope, receive, method, unquoted(resource))
 
-    async def _collection(self, scope: Scope, receive: Receive, method: str, resource: str) -> Reply:
+    async def _collection(
+        self, scope: Scope, receive: Receive, method: str, resource: str
+    ) -> Reply | Streamed:
         operation = self._placed(scope, method, resource, _COLLECTION, on_record=False)
+        form, media = form_wanted(scope, rows=method == "GET" and streams(operation))
+        if form != "json":
+            return await self._stream(scope, receive, operation, form, media)
         result = await self._run(scope, receive, method, operation)
-        if method == "GET":
-            return 200, msgspec.json.encode(result), [JSON]
         headers = [JSON]
+        if method == "GET":
+            if following := getattr(result, "next", None):
+                headers.append(next_page(scope, resource, following))
+            return 200, msgspec.json.encode(result), headers
         created = result.get("id") if isinstance(result, Mapping) else getattr(result, "id", None)
         if created is not None:
             root = scope.get("root_path", "")
@@ -152,6 +168,7 @@ class Rest:
 
     async def _record(self, scope: Scope, receive: Receive, method: str, resource: str, record: str) -> Reply:
         operation = self._placed(scope, method, resource, _RECORD, on_record=True)
+        form_wanted(scope)
         result = await self._run(scope, receive, method, operation, record)
         if result is None and method == "DELETE":
             return 204, b"", []
@@ -165,6 +182,11 @@ class Rest:
             raise _nothing_at(scope)
         reads = operation.effect is Effect.READ
         _allow_only(scope, method, ("GET", "POST") if reads else ("POST",))
+        form_wanted(scope)
+        if method == "POST" and takes_rows(operation) and (form := rows_form(scope)):
+            row = self._registry.verbs(resource).get("create", operation)
+            given = await arguments_of_rows(scope, receive, self._limit, operation, row, form)
+            return reply_json(await self._invoke(scope, operation, given))
         return reply_json(await self._run(scope, receive, method, operation))
 
     async def _workflow(self, scope: Scope, receive: Receive, method: str, below: str) -> Reply:
@@ -174,6 +196,7 @@ class Rest:
         operation = self._registry.outside(unquoted(name))
         if slash:
             _allow_only(scope, method, ("POST",))
+            form_wanted(scope)
             return await self._execute(scope, receive, method, operation)
         _allow_only(scope, method, ("GET",))
         _take_no_arguments(scope, "workflows")
@@ -258,7 +281,7 @@ class Rest:
         arguments: dict[str, object] | bytes
         if method in _IN_QUERY:
             if has_body(scope):
-                raise InvalidInput(f"{method} takes no body.", remedy="Put the arguments into the query.")
+                raise _no_body(method)
             arguments = self._query_arguments(scope, operation, record)
         else:
             if scope["query_string"]:
@@ -269,8 +292,26 @@ class Rest:
             arguments = await read_body(scope, receive, self._limit) or b"{}"
             if record is not None:
                 arguments = _with_id(operation, arguments, record)
+        return await self._invoke(scope, operation, arguments, how)
+
+    async def _invoke(
+        self,
+        scope: Scope,
+        operation: Operation,
+        arguments: dict[str, object] | bytes,
+        how: How = WAITING,
+    ) -> Any:
         session: Session = scope["nexus.session"]
         return await self._runtime.invoke(operation.name, arguments, session, channel="rest", **how)
+
+    async def _stream(
+        self, scope: Scope, receive: Receive, operation: Operation, form: Form, media: str
+    ) -> Streamed:
+        if has_body(scope):
+            raise _no_body("GET")
+        given = self._query_arguments(scope, operation, None)
+        page = functools.partial(self._invoke, scope, operation)
+        return await Streamed(operation, form, media, given, page, receive).begin()
 
     def _query_arguments(self, scope: Scope, operation: Operation, record: str | None) -> dict[str, object]:
         given: dict[str, object] = {}
@@ -281,13 +322,11 @@ class Rest:
             return given
         if len(query) > self._limit:
             raise TooLarge(f"The query is longer than {self._limit} bytes.")
-        for name, text in query_pairs(query):
-            if name in given:
-                repeated = f"the argument '{name[:80]}' is given more than once"
-                problem = Problem(InvalidArguments.TYPE, pointer(name), repeated)
-                raise InvalidArguments(operation.name, [problem])
-            given[name] = operation.arguments.from_text(name, text)
-        return given
+        return arguments_from(operation, query_pairs(query), given)
+
+
+def _no_body(method: str) -> InvalidInput:
+    return InvalidInput(f"{method} takes no body.", remedy="Put the arguments into the query.")
 
 
 def _with_id(operation: Operation, body: bytes, record: str) -> bytes:
@@ -322,6 +361,7 @@ def _nothing_at(scope: Scope) -> NotFound:
 
 
 def _take_no_arguments(scope: Scope, name: str) -> None:
+    form_wanted(scope)
     for given, _ in query_pairs(scope["query_string"]):
         unknown = f"unknown argument '{given[:80]}'"
         raise InvalidArguments(name, [Problem(InvalidArguments.UNKNOWN, pointer(given), unknown)])

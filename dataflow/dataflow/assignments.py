@@ -125,6 +125,8 @@ def _elements(model: Model, field: Field, op: str, value: object, where: str) ->
 
 
 def _converted(model: Model, field: Field, value: object, where: str) -> object:
+    if field.kind is Kind.INTEGER and isinstance(value, float) and value.is_integer():
+        value = int(value)  # to JSON Schema 3.0 is an integer
     try:
         return field.check(model.route, msgspec.convert(value, field.given_type))
     except msgspec.ValidationError as failure:

@@ -48,6 +48,10 @@ class Kind(Enum):
         return self in (Kind.INTEGER, Kind.FLOAT, Kind.DECIMAL)
 
 
+NO_KEYS = (Kind.JSON, Kind.FLOAT, Kind.BYTES)
+"""By what these hold no record can be known."""
+
+
 @dataclass(frozen=True, slots=True)
 class Field:
     """`annotation` is without its None; `nullable` says that there was one. `automatic` fields are filled by

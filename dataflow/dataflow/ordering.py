@@ -34,8 +34,10 @@ _DIRECTIONS: dict[object, bool] = {1: False, -1: True, "asc": False, "desc": Tru
 def parse_order(
     owner: str, fields: Mapping[str, Field], order_by: object = None, sort: object = None
 ) -> Order:
-    """(field, descending) for `["-price", "name"]` or `"-price,name"`, or for `sort` as in `[{"price": -1}]`.
-    It ends with the id, so that no two records stand at the same place. Raises InvalidFilter."""
+    """(field, descending) for `["-price", "name"]` or `"-price,name"`; `sort` takes these as well, and
+    `[{"price": -1}]`. It ends with the id, so that no two records stand at the same place. Raises
+    InvalidFilter."""
+    order_by, sort = _plain_value(order_by), _plain_value(sort)
     if order_by and sort:
         raise InvalidFilter("'order_by' and 'sort' say the same in two ways.", remedy="Leave one out.")
     pairs = _from_sort(sort) if sort else _from_names(order_by)
@@ -63,7 +65,19 @@ def _from_names(given: object) -> list[tuple[str, bool]]:
     return [(name.strip().removeprefix("-"), name.strip().startswith("-")) for name in names]
 
 
+def _plain_value(given: object) -> object:
+    """What a text that is JSON means: as typed in a shell or an address, no other form could be given."""
+    if not isinstance(given, str) or not given.lstrip().startswith(("[", "{")):
+        return given
+    try:
+        return msgspec.json.decode(given)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise InvalidFilter(f"An order is neither names nor JSON: '{given[:80]}'.") from None
+
+
 def _from_sort(given: object) -> list[tuple[str, bool]]:
+    if isinstance(given, str) or (isinstance(given, list) and all(isinstance(one, str) for one in given)):
+        return _from_names(given)
     parts = [given] if isinstance(given, Mapping) else given
     if isinstance(parts, (list, tuple)) and all(isinstance(part, Mapping) for part in parts):
         pairs = [pair for part in parts for pair in part.items()]

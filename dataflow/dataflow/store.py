@@ -105,6 +105,15 @@ class Store:
         rows = await self._run(call, statement, matching.values, write=False)
         return int(rows[0][0])
 
+    async def estimate(self, call: Call, model: Model, where: Filter, *, deleted: bool = False) -> int | None:
+        """About how many records match, without looking at them; None where the database cannot say it:
+        those that not all of a table match, and a table whose statistics were never gathered."""
+        table = self._database.known(model) or await self._database.table(model)
+        if visible(call.session, model, where, deleted=deleted) is not EVERYTHING:
+            return None
+        async with call.connection(self._database, write=False) as connection:
+            return await self._dialect.estimate(connection, table.table)
+
     async def update(
         self,
         call: Call,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeAlias
 
 import msgspec
@@ -25,6 +25,7 @@ UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _PATH = re.compile(r" - at `(?:key in )?\$(?P<path>.*)`$")
 _STEP = re.compile(r"\.([^.\[]+)|\[(\d+|\.\.\.)\]")
 _SHOWN = 60
+_MOMENTS = (inspect.DateTimeType, inspect.DateType, inspect.TimeType, inspect.TimeDeltaType)
 _STRUCTURED = (
     inspect.AnyType,
     inspect.DictType,
@@ -67,6 +68,8 @@ class Arguments:
         except msgspec.ValidationError as failure:
             kept = self._without_managed(given, in_process)
             if kept is None:
+                kept = self._with_integers(given)
+            if kept is None:
                 raise self._explain(given, failure) from None
         except UNREADABLE as failure:
             raise malformed(failure) from None
@@ -78,36 +81,46 @@ class Arguments:
         if field is None:
             raise InvalidArguments(self.operation, [self._unknown(name)])
         try:
-            return self._read(field.type, text)
+            return read_text(field.type, text)
         except msgspec.ValidationError as failure:
             raise InvalidArguments(self.operation, [self._mistyped(name, failure)]) from None
         except UNREADABLE as failure:
             raise malformed(failure, of=f"{self.operation}: '{name}'") from None
 
-    def _read(self, wanted: Any, text: str) -> object:
-        kinds = kinds_of(wanted)
-        if any(isinstance(kind, inspect.StrType) for kind in kinds):
-            return msgspec.convert(text, wanted)
-        if any(isinstance(kind, _STRUCTURED) for kind in kinds):
-            return msgspec.json.decode(text, type=wanted)
-        return msgspec.convert(text, wanted, strict=False)
+    def check_names(self, names: Iterable[str]) -> None:
+        """Raises InvalidArguments for those that are no arguments."""
+        problems = [self._unknown(name) for name in names if name not in self.fields]
+        if problems:
+            raise InvalidArguments(self.operation, problems)
 
     def _without_managed(self, given: Given, in_process: bool) -> Given | None:
         """What is left without the managed arguments; None where there are none."""
-        members: Mapping[str, object]
-        if isinstance(given, bytes):
-            try:
-                members = msgspec.json.decode(given, type=dict[str, msgspec.Raw])
-            except (msgspec.ValidationError, *UNREADABLE):
-                return None
-        else:
-            members = given
+        try:
+            members = _members(given)
+        except (msgspec.ValidationError, *UNREADABLE):
+            return None
         dropped = self.managed.intersection(members)
         if not dropped:
             return None
         if in_process:
             warn_managed(self.operation, dropped)
         kept = {name: value for name, value in members.items() if name not in dropped}
+        return msgspec.json.encode(kept) if isinstance(given, bytes) else kept
+
+    def _with_integers(self, given: Given) -> Given | None:
+        """With 3 for 3.0 where only that is taken, since to JSON Schema both are integers; None where nothing
+        can be put right so."""
+        try:
+            members = _members(given)
+        except (msgspec.ValidationError, *UNREADABLE):
+            return None
+        changed: dict[str, object] = {}
+        for name, value in members.items():
+            if (field := self.fields.get(name)) is not None and (made := _integral(field.type, value)) != []:
+                changed[name] = made[0]
+        if not changed:
+            return None
+        kept = {**members, **changed}
         return msgspec.json.encode(kept) if isinstance(given, bytes) else kept
 
     def _explain(self, given: Given, failure: msgspec.ValidationError) -> InvalidInput:
@@ -154,6 +167,36 @@ class Arguments:
         return Problem(InvalidArguments.TYPE, pointer(*path), f"'{name}': {_plain(message)}")
 
 
+def _members(given: Given) -> Mapping[str, object]:
+    """By name, not yet understood. Raises msgspec.ValidationError or one of UNREADABLE."""
+    return msgspec.json.decode(given, type=dict[str, msgspec.Raw]) if isinstance(given, bytes) else given
+
+
+def _integral(wanted: Any, value: object) -> list[object]:
+    """The value with integers for floats, if that makes it right: in a list, since it may be anything."""
+    try:
+        _as(wanted, value)
+    except msgspec.ValidationError:
+        plain = msgspec.json.decode(value) if isinstance(value, msgspec.Raw) else value
+        made = _without_fractions(plain)
+        try:
+            msgspec.convert(made, wanted)
+        except msgspec.ValidationError:
+            return []
+        return [made]
+    return []
+
+
+def _without_fractions(value: object) -> object:
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, list):
+        return [_without_fractions(part) for part in value]
+    if isinstance(value, dict):
+        return {name: _without_fractions(part) for name, part in value.items()}
+    return value
+
+
 def pointer(*steps: str | int) -> str:
     """A JSON Pointer (RFC 6901)."""
     return "".join("/" + str(step).replace("~", "~0").replace("/", "~1") for step in steps)
@@ -165,6 +208,28 @@ def malformed(failure: Exception, of: str = "The input") -> Malformed:
         return Malformed(f"{of} is nested too deeply.")
     reason = str(failure).removeprefix("JSON is malformed: ")
     return Malformed(f"{of} is not valid JSON: {reason}.")
+
+
+def read_text(wanted: Any, text: str) -> object:
+    """The value of the type `wanted` that a text from a shell or an address means: a text is itself, objects
+    and lists are JSON, else it is what it looks like. Raises msgspec.ValidationError or one of UNREADABLE."""
+    if is_json_text(wanted):
+        return msgspec.json.decode(text, type=wanted)
+    kinds = kinds_of(wanted)
+    if any(isinstance(kind, inspect.StrType) for kind in kinds):
+        return msgspec.convert(text, wanted)
+    if text != "null" and any(isinstance(kind, _MOMENTS) for kind in kinds):
+        return msgspec.convert(text, wanted)  # else a number would be taken for seconds
+    return msgspec.convert(text, wanted, strict=False)
+
+
+@functools.lru_cache(maxsize=4096)
+def is_json_text(wanted: Any) -> bool:
+    """Whether a value of this type is written as JSON, where there is only text to write it in."""
+    kinds = kinds_of(wanted)
+    if any(isinstance(kind, inspect.StrType) for kind in kinds):
+        return False
+    return any(isinstance(kind, _STRUCTURED) for kind in kinds)
 
 
 @functools.lru_cache(maxsize=4096)

@@ -5,6 +5,7 @@ NexusError                    NX-500   the root; a failure whose cause is ours
 │   ├── Malformed             NX-400   not JSON, not UTF-8, nested without end
 │   ├── TooLarge              NX-413   over the limit for one request
 │   ├── UnsupportedMedia      NX-415   a body that is not declared as JSON
+│   ├── NotAcceptable         NX-406   an answer in a form that there is not
 │   ├── InvalidArguments      DF-101 missing, DF-102 wrong type, DF-106 unknown argument
 │   ├── InvalidFilter         DF-107   a filter, a sort order or a field list that cannot be meant
 │   ├── InvalidCursor         NX-410   a cursor that this server did not write
@@ -107,6 +108,12 @@ class UnsupportedMedia(InvalidInput):
     code = "NX-415"
     title = "Unsupported media type"
     status = 415
+
+
+class NotAcceptable(InvalidInput):
+    code = "NX-406"
+    title = "Not acceptable"
+    status = 406
 
 
 class InvalidArguments(InvalidInput):

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from nexus.arguments import Arguments
+from nexus.details import NO_DETAILS, Details
 from nexus.errors import RegistrationError
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ class Operation:
     `model` is the model that it is about, `source` the name of the instance that it comes from, `types` those
     of the model's fields, wherever in the arguments they stand. `also_reads` names, for given arguments, the
     other models that it looks at, or gives None where only the values that are still to come can tell.
+    `details` say more of the arguments, for descriptions.
     """
 
     name: str
@@ -102,6 +104,7 @@ class Operation:
     source: str = ""
     types: Mapping[str, Any] = member(default_factory=dict, compare=False, repr=False)
     also_reads: AlsoReads | None = member(default=None, compare=False, repr=False)
+    details: Details = member(default=NO_DETAILS, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name) or len(self.name) > _LONGEST_NAME:

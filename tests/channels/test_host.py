@@ -49,7 +49,7 @@ class TestOwnAddresses:
     async def test_other_methods(self, client: httpx2.AsyncClient) -> None:
         response = await client.post("/livez")
         assert response.status_code == 405
-        assert response.headers["allow"] == "GET, HEAD"
+        assert response.headers["allow"] == "GET, HEAD, OPTIONS"
         assert (await client.head("/livez")).content == b""
 
     async def test_unknown_websocket(self, served: Served) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from msgspec import UNSET
 
+from dataflow import DataFlow
 from nexus.errors import NexusError
 from tests.conftest import Invoke
 
@@ -29,6 +31,34 @@ async def test_only_some_fields_are_read(invoke: Invoke) -> None:
 async def test_a_total_counts_all_that_match(invoke: Invoke) -> None:
     done = await invoke("products.list", filter={"name": "a"}, limit=1, count=True)
     assert (done.count, done.total) == (1, 2)
+
+
+@pytest.mark.usefixtures("lamps")
+async def test_a_total_may_be_an_estimate_and_says_so(invoke: Invoke) -> None:
+    for wanted in (False, "none"):
+        assert (await invoke("products.list", count=wanted)).total is UNSET
+    exact = await invoke("products.list", count="exact", limit=1)
+    assert (exact.total, exact.estimated) == (3, UNSET)
+    narrowed = await invoke("products.list", count="estimated", filter={"name": "a"})
+    assert (narrowed.total, narrowed.estimated) == (2, False)
+    whole = await invoke("products.list", count="estimated")
+    assert whole.total >= 0
+    assert whole.estimated or whole.total == 3
+
+
+async def test_an_estimate_comes_from_the_statistics(database: str, db: DataFlow, invoke: Invoke) -> None:
+    await invoke("products.bulk_create", data=[{"name": "x"}] * 500)
+    if not database.startswith(("postgresql", "mysql")):
+        counted = await invoke("products.list", count="estimated")
+        assert (counted.total, counted.estimated) == (500, False)
+        return
+    slots = db.database.pools.readers
+    connection = await slots.take()
+    await connection.fetch("ANALYZE products" if "postgresql" in database else "ANALYZE TABLE products")
+    slots.give(connection)
+    counted = await invoke("products.list", count="estimated")
+    assert counted.estimated is True
+    assert 250 <= counted.total <= 1000
 
 
 @pytest.mark.usefixtures("lamps")

@@ -90,7 +90,9 @@ async def test_a_page_goes_on_where_records_came_and_went(invoke: Invoke) -> Non
     [
         {"sort": [{"name": 2}]},
         {"sort": [{"name": True}]},
-        {"sort": ["name"]},
+        {"sort": ["name", {"price": 1}]},
+        {"sort": "[{"},
+        {"sort": '[{"name": 2}]'},
         {"sort": [{"name": 1}], "order_by": "name"},
         {"sort": [{"nmae": 1}]},
         {"order_by": ["name", "-name"]},
@@ -103,6 +105,29 @@ async def test_an_order_that_cannot_be_meant_is_refused(invoke: Invoke, argument
     with pytest.raises(Exception) as caught:
         await invoke("products.list", **arguments)
     assert getattr(caught.value, "status", None) == 422, caught.value
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"sort": "-name,stock"},
+        {"sort": ["-name", "stock"]},
+        {"sort": [{"name": -1}, {"stock": 1}]},
+        {"sort": '[{"name": -1}, {"stock": 1}]'},
+        {"order_by": "-name,stock"},
+        {"order_by": '["-name", "stock"]'},
+    ],
+)
+async def test_an_order_is_spelt_in_several_ways(invoke: Invoke, arguments: dict[str, Any]) -> None:
+    for stock, name in enumerate("baba"):
+        await invoke("products.create", name=name, stock=stock)
+    listed = await invoke("products.list", **arguments)
+    assert [(record.name, record.stock) for record in listed.records] == [
+        ("b", 0),
+        ("b", 2),
+        ("a", 1),
+        ("a", 3),
+    ]
 
 
 async def test_a_cursor_belongs_to_one_list(invoke: Invoke) -> None:

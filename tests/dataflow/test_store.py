@@ -250,3 +250,9 @@ asyncio.run(main())
         assert check.execute("SELECT stock FROM products").fetchall() == [(150,)]
         assert check.execute("SELECT count(*), max(seq) FROM dataflow_changes").fetchone() == (151, 151)
     check.close()
+
+
+async def test_where_no_id_is_left_the_record_is_refused(invoke: Invoke) -> None:
+    await invoke("products.create", name="last", id=2**63 - 1)
+    with pytest.raises(Conflict, match="No id is left"):
+        await invoke("products.create", name="one more")

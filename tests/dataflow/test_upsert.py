@@ -11,7 +11,7 @@ import pytest
 
 from dataflow import DataFlow
 from nexus import LOCAL, Nexus
-from nexus.errors import Conflict, NexusError
+from nexus.errors import Conflict, InvalidArguments, NexusError
 from tests.conftest import Invoke
 
 PROGRAM = """
@@ -157,3 +157,14 @@ async def test_two_programs_make_one_record(database: str) -> None:
     async with app.running():
         listed = await app.runtime.invoke("counters.list", {}, LOCAL, channel="test")
     assert [record.hits for record in listed.records] == [30]
+
+
+async def test_no_record_is_known_by_what_the_platform_fills(invoke: Invoke) -> None:
+    moment = "2026-01-01T00:00:00Z"
+    with pytest.raises(InvalidArguments, match="created_at"):
+        await invoke("products.upsert", where={"created_at": moment}, create={"name": "x"})
+    with pytest.raises(InvalidArguments, match="updated_at"):
+        rows = [{"name": "x", "updated_at": moment}]
+        await invoke(
+            "products.bulk_upsert", data=rows, conflict_resolution="update", match_fields=["updated_at"]
+        )

@@ -176,6 +176,15 @@ def operations(state: State) -> None:
     show_operations(state)
 
 
+@program.command()
+@click.pass_obj
+def openapi(state: State) -> None:
+    """Print the REST channel's description, as OpenAPI 3.1."""
+    from nexus_channels.cli.describing import print_openapi
+
+    print_openapi(state)
+
+
 def main() -> None:
     """The console script `nexus`."""
     program(prog_name="nexus")

@@ -165,6 +165,9 @@ class Dialect(Protocol):
     async def lock(self, connection: Any, names: Sequence[str]) -> None:
         """Hold these names until the end of the transaction; wait for those who hold one of them."""
 
+    async def estimate(self, connection: Any, table: sa.Table) -> int | None:
+        """About how many rows there are, from the statistics; None where there are none."""
+
     async def open_reader(self) -> Connection: ...
 
     async def open_writer(self) -> Connection: ...

@@ -207,6 +207,12 @@ class Mysql:
         prefix = f"nexus.{zlib.crc32(self.address.database.encode())}"
         await connection.lock([f"{prefix}.{number}" for number in lock_numbers(names)])
 
+    async def estimate(self, connection: Any, table: sa.Table) -> int | None:
+        named = "table_schema = DATABASE() AND table_name = %s"
+        sql = f"SELECT table_rows FROM information_schema.tables WHERE {named}"
+        rows = await connection.fetch(sql, [table.name])
+        return None if not rows or rows[0][0] is None else int(rows[0][0])
+
     async def open_reader(self) -> MysqlConnection:
         try:
             driver = await self._connect()

@@ -9,6 +9,7 @@ from pymysql import err
 from pymysql.constants import ER
 
 from dataflow.dialects.failures import duplicate, gone
+from dataflow.dialects.numbering import used_up
 from dataflow.dialects.tls import tls_failure
 from nexus.errors import Conflict, InvalidFilter, InvalidInput, NexusError, Retryable, Unavailable
 
@@ -29,6 +30,7 @@ _CHECKS = frozenset({3819, 4025})
 _SILENT = 2003
 _TOO_MANY = frozenset({ER.CON_COUNT_ERROR, 1203, 1226})
 _LOST = frozenset({2006, 2013, 2055, 1053, 1927})
+_USED_UP = frozenset({167, 1467})
 _FULL = frozenset({ER.DISK_FULL, ER.RECORD_FILE_FULL, 1041})
 _REFERENCES = frozenset({1216, 1217, 1451, 1452})
 
@@ -61,6 +63,8 @@ def _by_number(number: object, message: str, keys: Mapping[str, str]) -> NexusEr
         return Conflict("The database refuses the record.")
     if number in (_OUT_OF_RANGE_IN_EXPRESSION, ER.WARN_DATA_OUT_OF_RANGE):
         return Conflict("A field cannot hold the result: a number became too large.")
+    if number in _USED_UP:
+        return used_up()
     if number == ER.DATA_TOO_LONG:
         return InvalidInput("A text is longer than the field can hold.")
     if number in _PATTERN_GIVEN_UP:

@@ -188,6 +188,12 @@ class Postgresql:
         sql = "SELECT pg_advisory_xact_lock($1, n) FROM unnest($2::int[]) AS given(n)"
         await connection.fetch(sql, (_UPSERT_SPACE, numbers))
 
+    async def estimate(self, connection: Any, table: sa.Table) -> int | None:
+        preparer = self.compiler.identifier_preparer
+        sql = "SELECT reltuples::bigint FROM pg_class WHERE oid = $1::text::regclass"
+        rows = await connection.fetch(sql, [preparer.format_table(table)])
+        return int(rows[0][0]) if rows and rows[0][0] >= 0 else None  # -1: never analyzed
+
     async def open_reader(self) -> PostgresqlConnection:
         address = self.address
         try:

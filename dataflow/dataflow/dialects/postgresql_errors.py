@@ -7,6 +7,7 @@ import re
 from asyncpg import exceptions as pg
 
 from dataflow.dialects.failures import duplicate, gone
+from dataflow.dialects.numbering import used_up
 from dataflow.dialects.tls import tls_failure
 from nexus.errors import Conflict, InvalidInput, NexusError, Retryable, Unavailable
 
@@ -56,6 +57,8 @@ def translated(failure: Exception) -> Exception:
             return Unavailable("The database takes no more connections.", remedy="Try again.")
         case UnicodeEncodeError():
             return InvalidInput("A text contains characters that are not valid Unicode.")
+        case pg.SequenceGeneratorLimitExceededError():
+            return used_up()
         case pg.DataError() if isinstance(failure.__cause__, UnicodeEncodeError):
             return InvalidInput("A text contains characters that are not valid Unicode.")
         case pg.DataError():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
 import sqlite3
 import tempfile
@@ -24,14 +25,15 @@ from dataflow.dialects.base import Codec, Done, Found
 from dataflow.dialects.ddl import insert_one, quoted
 from dataflow.dialects.filter_sql import FilterSql
 from dataflow.dialects.log import Log, identity
+from dataflow.dialects.numbering import used_up
 from dataflow.dialects.sqlite_errors import translated
 from dataflow.dialects.sqlite_filters import SqliteFilters, add_functions
 from dataflow.dialects.values import combined, json_text, named
-from dataflow.fields import Field, Kind
+from dataflow.fields import INT_MAX, Field, Kind
 from dataflow.model import Model
 from nexus.block import finish
 from nexus.call import Call
-from nexus.errors import DatabaseUrlError, Unavailable
+from nexus.errors import DatabaseUrlError, NexusError, Unavailable
 from nexus.ports import Isolation
 
 _BUSY_MS = 5000
@@ -159,6 +161,9 @@ class Sqlite:
     async def lock(self, connection: Any, names: Sequence[str]) -> None:
         """A transaction that may write is the only one already."""
 
+    async def estimate(self, connection: Any, table: sa.Table) -> int | None:
+        return None  # it keeps no number of rows but by counting them
+
     async def open_reader(self) -> SqliteConnection:
         return await self._open("PRAGMA query_only = ON")
 
@@ -275,7 +280,7 @@ class SqliteConnection:
             await finish(self._interrupted())
             raise
         except (sqlite3.Error, OverflowError, UnicodeEncodeError) as failure:
-            raise translated(failure) from failure
+            raise await self._told(failure) from failure
         return rows
 
     async def fetch_each(self, sql: str, rows: Sequence[Sequence[Any]]) -> list[Any]:
@@ -297,8 +302,17 @@ class SqliteConnection:
             await finish(self._interrupted())
             raise
         except (sqlite3.Error, OverflowError, UnicodeEncodeError) as failure:
-            raise translated(failure) from failure
+            raise await self._told(failure) from failure
         return rows
+
+    async def _told(self, failure: Exception) -> NexusError:
+        """Our error. SQLite calls it a full disk, too, when it cannot number another record."""
+        if getattr(failure, "sqlite_errorname", "") == "SQLITE_FULL":
+            last = f"SELECT 1 FROM sqlite_sequence WHERE seq = {INT_MAX}"
+            with contextlib.suppress(sqlite3.Error):  # a table that there is only where records are numbered
+                if await self._driver._execute(self._fetch, None, last, ()):  # type: ignore[no-untyped-call]
+                    return used_up()
+        return translated(failure)
 
     @property
     def usable(self) -> bool:

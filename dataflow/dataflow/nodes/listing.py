@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
@@ -39,7 +39,10 @@ _PAGE = 100
 ProjectionArgument = Annotated[
     str | list[str] | None, Meta(description="Only these fields of each record, as in name,price")
 ]
-CountArgument = Annotated[bool, Meta(description="Answer with 'total', too: how many records match")]
+CountArgument = Annotated[
+    bool | Literal["none", "exact", "estimated"],
+    Meta(description="Answer with 'total', too: how many records match, exactly (true) or by estimate"),
+]
 PipelineArgument = Annotated[
     list[dict[str, Any]] | None,
     Meta(description='Groups instead of records, as in [{"$group": {"_id": "$name", "n": {"$sum": 1}}}]'),
@@ -67,7 +70,7 @@ def list_operations(model: Model, store: Store, aggregates: Aggregates) -> list[
                 await including(reading, store, whole, included, deleted=deleted)
             names = [*(fields or model.fields), *included]
             records = [{name: row[name] for name in names} for row in whole]
-        return result(records, len(records), page.limit, page.offset, page.next, page.total)
+        return result(records, len(records), page.limit, page.offset, page.next, page.total, page.estimated)
 
     parts: list[Any] = [
         ("records", _records(model)),
@@ -76,8 +79,9 @@ def list_operations(model: Model, store: Store, aggregates: Aggregates) -> list[
         ("offset", int | UnsetType, UNSET),
         ("next", str | None | UnsetType, UNSET),
         ("total", int | UnsetType, UNSET),
+        ("estimated", bool | UnsetType, UNSET),
     ]
-    result = msgspec.defstruct(f"{model.name}List", parts)
+    result = msgspec.defstruct(f"{model.name}Page", parts, module="dataflow.results")
     struct = arguments_of(
         model,
         "List",
@@ -111,13 +115,15 @@ def list_operations(model: Model, store: Store, aggregates: Aggregates) -> list[
 
 @dataclass(frozen=True, slots=True)
 class _Page:
-    """`next` is the cursor of the page after this one, None on the last."""
+    """`next` is the cursor of the page after this one, None on the last. `estimated` says of a total for
+    which an estimate would do whether it is one."""
 
     records: list[msgspec.Struct]
     limit: int
     offset: int | UnsetType
     next: str | UnsetType | None
     total: int | UnsetType
+    estimated: bool | UnsetType
 
 
 async def _page(call: Call, model: Model, store: Store, where: Filter, arguments: Any) -> _Page:
@@ -129,13 +135,30 @@ async def _page(call: Call, model: Model, store: Store, where: Filter, arguments
     after = where
     if arguments.cursor:
         after = All((where, after_cursor(arguments.cursor, model.route, model.fields, order, where)))
-    total = await store.count(call, model, where, deleted=deleted) if arguments.count else UNSET
+    total: int | UnsetType = UNSET
+    estimated: bool | UnsetType = UNSET
+    if arguments.count not in (False, "none"):
+        total, estimated = await _total(call, model, store, where, arguments)
     if arguments.cursor is None:
         records = await store.list(call, model, where, order, limit, offset, deleted=deleted)
-        return _Page(records, limit, offset, UNSET, total)
+        return _Page(records, limit, offset, UNSET, total, estimated)
     records = await store.list(call, model, after, order, limit + 1, 0, deleted=deleted)
     more, records = len(records) > limit, records[:limit]
-    return _Page(records, limit, UNSET, cursor_after(records[-1], order, where) if more else None, total)
+    following = cursor_after(records[-1], order, where) if more else None
+    return _Page(records, limit, UNSET, following, total, estimated)
+
+
+async def _total(
+    call: Call, model: Model, store: Store, where: Filter, arguments: Any
+) -> tuple[int, bool | UnsetType]:
+    """How many records match, and whether that is an estimate; exact where the database has none."""
+    deleted = counts_deleted(arguments)
+    if arguments.count != "estimated":
+        return await store.count(call, model, where, deleted=deleted), UNSET
+    about = await store.estimate(call, model, where, deleted=deleted)
+    if about is not None:
+        return about, True
+    return await store.count(call, model, where, deleted=deleted), False
 
 
 def _records(model: Model) -> Any:
@@ -169,5 +192,5 @@ def _check_alone(model: Model, arguments: Any) -> None:
     """A pipeline says everything but the filter itself."""
     for name in ("order_by", "sort", "fields", "include", "limit", "offset", "cursor", "count"):
         value = getattr(arguments, name)
-        if value is not UNSET and value not in (None, 0, False):
+        if value is not UNSET and value not in (None, 0, False, "none"):
             raise InvalidFilter(f"{model.route}: '{name}' belongs into 'aggregate', as a stage.")

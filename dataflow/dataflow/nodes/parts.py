@@ -12,6 +12,7 @@ from msgspec import UNSET, Meta, UnsetType
 from dataflow.fields import INT_MAX, MISSING
 from dataflow.model import Model
 from dataflow.naming import snake_case
+from dataflow.nodes.described import details_of
 from dataflow.reading import also_reads
 from nexus.operation import Effect, Operation
 
@@ -26,8 +27,8 @@ OrderArgument = Annotated[
     Meta(description="Fields to sort by; '-' before a name for descending, as in -price,name"),
 ]
 SortArgument = Annotated[
-    dict[str, Any] | list[dict[str, Any]] | None,
-    Meta(description='As order_by, in another form: [{"price": -1}, {"name": 1}]'),
+    str | dict[str, Any] | list[str | dict[str, Any]] | None,
+    Meta(description='Fields to sort by, as in -price,name, or as in [{"price": -1}]; also called order_by'),
 ]
 CursorArgument = Annotated[
     str | None,
@@ -67,8 +68,19 @@ _LATER = frozenset(
 """Parameters that are documented for every node and not built yet."""
 
 
-def placed(model: Model, verb: str, node: str, effect: Effect, summary: str, **parts: Any) -> Operation:
+def placed(
+    model: Model,
+    verb: str,
+    node: str,
+    effect: Effect,
+    summary: str,
+    *,
+    input: type[msgspec.Struct],
+    **parts: Any,
+) -> Operation:
     return Operation(
+        input=input,
+        details=details_of(model, verb, input.__struct_fields__),
         name=f"{model.route}.{verb}",
         resource=model.route,
         verb=verb,

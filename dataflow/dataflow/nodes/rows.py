@@ -8,13 +8,11 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from dataflow.fields import Kind
 from dataflow.model import Model
+from dataflow.nodes.described import keys_of
 from dataflow.nodes.parts import arguments_of, created_fields, key_type, optional_fields
 from nexus.arguments import Arguments, pointer
 from nexus.errors import InvalidArguments, Problem, did_you_mean
-
-_NO_KEYS = (Kind.JSON, Kind.FLOAT, Kind.BYTES)
 
 
 def match_fields(
@@ -23,7 +21,7 @@ def match_fields(
     """Raises InvalidArguments for a field by which no record can be known."""
     if given is UNSET:
         return ("id",)
-    known = [name for name, field in model.fields.items() if field.kind not in _NO_KEYS]
+    known = keys_of(model)
     for name in given:
         if name not in known:
             kind = "by which it can be matched" if name in model.fields else "of that name"

@@ -1,0 +1,179 @@
+"""Operations as paths and methods: the table of `nexus_channels.rest`, described."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from nexus.operation import Effect, Operation
+from nexus.registry import Registry
+from nexus_channels.openapi.arguments import accepted, alternatives, identity, query_parameters, short_forms
+from nexus_channels.openapi.components import ANYTHING, Components, JsonSchema
+from nexus_channels.openapi.examples import example
+from nexus_channels.openapi.responses import JSON, refusals
+from nexus_channels.rest_forms import CSV, NDJSON, streams, takes_rows
+
+_RECORD = {"get": ("get",), "update": ("patch", "put"), "delete": ("delete",)}
+_TEXT: JsonSchema = {"type": "string"}
+_NEXT_LINK = {
+    "description": "In lists that are read by cursor: where the next page is (RFC 8288)",
+    "schema": _TEXT,
+}
+_LOCATION = {"description": "Where the record is", "schema": {"type": "string", "format": "uri-reference"}}
+
+
+class Paths:
+    """Builds the paths of a document; `prefix` is where the channel is, `locked` that it asks for a
+    credential."""
+
+    def __init__(self, registry: Registry, components: Components, prefix: str, *, locked: bool) -> None:
+        self.made: dict[str, JsonSchema] = {}
+        self.parameters: dict[str, JsonSchema] = {}
+        self._known: dict[str, JsonSchema] = {}
+        self._registry = registry
+        self._components = components
+        self._prefix = prefix
+        self._locked = locked
+
+    def build(self) -> None:
+        for resource in self._registry.resources():
+            for operation in self._registry.verbs(resource).values():
+                self._place(operation)
+        for operation in self._registry.public():
+            if not operation.resource:
+                path = f"{self._prefix}/workflows/{operation.name}/execute"
+                self._add(path, "post", self._with_body(operation, operation.tool))
+
+    def _place(self, operation: Operation) -> None:
+        below, verb = f"{self._prefix}/{operation.resource}", operation.verb
+        if operation.on_record and verb in _RECORD:
+            self._record(f"{below}/{{id}}", operation)
+        elif not operation.on_record and verb in ("list", "create"):
+            if verb == "list":
+                self._add(below, "get", self._with_query(operation))
+            else:
+                self._add(below, "post", self._created(operation))
+        else:
+            reads = operation.effect is Effect.READ
+            if reads:
+                self._add(f"{below}:{verb}", "get", self._with_query(operation))
+            name = f"{operation.tool}_post" if reads else operation.tool
+            self._add(f"{below}:{verb}", "post", self._with_body(operation, name))
+
+    def _record(self, path: str, operation: Operation) -> None:
+        self.made.setdefault(path, {})["parameters"] = [identity(operation, self._components)]
+        for method in _RECORD[operation.verb]:
+            if method in ("get", "delete"):
+                self._add(path, method, self._with_query(operation))
+            else:
+                name = operation.tool if method == "patch" else f"{operation.tool}_{method}"
+                self._add(path, method, self._with_body(operation, name))
+
+    def _add(self, path: str, method: str, described: JsonSchema) -> None:
+        self.made.setdefault(path, {})[method] = described
+
+    def _created(self, operation: Operation) -> JsonSchema:
+        described = self._with_body(operation, operation.tool)
+        made = described["responses"].pop("200")
+        made["description"] = "The record that was created."
+        made["headers"] = {"Location": _LOCATION}
+        verbs = self._registry.verbs(operation.resource)
+        names = [name for name in _RECORD if name in verbs and verbs[name].on_record]
+        if names:
+            made["links"] = {
+                name: {
+                    "operationId": verbs[name].tool,
+                    "parameters": {"id": "$response.body#/id"},
+                    "description": verbs[name].summary or verbs[name].name,
+                }
+                for name in names
+            }
+        described["responses"] = {"201": made, **described["responses"]}
+        return described
+
+    def _with_query(self, operation: Operation) -> JsonSchema:
+        schema = self._accepted(operation)
+        parameters = list(query_parameters(operation, schema, self._components))
+        if "filter" in schema["properties"] and not operation.on_record:
+            parameters += self._short(operation)
+        described = self._described(operation, operation.tool, body=False)
+        if parameters:
+            described["parameters"] = parameters
+        return described
+
+    def _short(self, operation: Operation) -> list[JsonSchema]:
+        found: list[JsonSchema] = []
+        for name, parameter in short_forms(operation, self._components):
+            self.parameters[name] = parameter
+            found.append({"$ref": f"#/components/parameters/{name}"})
+        return found
+
+    def _with_body(self, operation: Operation, name: str) -> JsonSchema:
+        schema = self._accepted(operation)
+        shapes = alternatives(operation, {"title": name, **schema})
+        named = [self._components.add(one["title"], one) for one in shapes]
+        shared = named[0] if len(named) == 1 else {"anyOf": named}
+        described = self._described(operation, name, body=True)
+        content: JsonSchema = {JSON: {"schema": shared, "example": example(shapes[0], self._components)}}
+        if takes_rows(operation):
+            content |= {NDJSON: {"schema": _TEXT}, CSV: {"schema": _TEXT}}
+        described["requestBody"] = {
+            "content": content,
+            "required": any(one.get("required") or one.get("minProperties") for one in shapes),
+        }
+        return described
+
+    def _accepted(self, operation: Operation) -> JsonSchema:
+        """Made once for all methods of an operation."""
+        if operation.name not in self._known:
+            without = self._elsewhere(operation)
+            self._known[operation.name] = accepted(operation, self._components, without)
+        return self._known[operation.name]
+
+    def _elsewhere(self, operation: Operation) -> set[str]:
+        """The arguments that the address says, and those that say the same in another way."""
+        if not operation.on_record or operation.verb not in _RECORD:
+            return set()
+        return {"id", *operation.details.instead_of_id}
+
+    def _described(self, operation: Operation, name: str, *, body: bool) -> JsonSchema:
+        content: JsonSchema = {JSON: {"schema": self._answer(operation)}}
+        answered: JsonSchema = {"description": "Done.", "content": content}
+        if streams(operation) and not body:
+            content |= {NDJSON: {"schema": _TEXT}, CSV: {"schema": _TEXT}}
+            answered["headers"] = {"Link": _NEXT_LINK}
+        status = "200"
+        if operation.output is None and operation.effect is Effect.DELETE and operation.on_record:
+            status, answered = "204", {"description": "Done."}
+        return {
+            "operationId": name,
+            "tags": [operation.resource or "workflows"],
+            "summary": _title(operation, name),
+            "description": operation.summary or f"Run {operation.name}.",
+            "responses": {status: answered, **refusals(operation, locked=self._locked, body=body)},
+        }
+
+    def _answer(self, operation: Operation) -> JsonSchema:
+        if operation.output is Any:
+            return ANYTHING
+        return self._components.of_type(operation, operation.output)
+
+
+def _title(operation: Operation, name: str) -> str:
+    words = f"{operation.verb} {operation.resource}" if operation.resource else operation.name
+    if name.endswith(("_post", "_put")):
+        words += f" ({name.rsplit('_', 1)[-1].upper()})"
+    words = words.replace("_", " ").replace("-", " ").replace(".", " ")
+    return words[:1].upper() + words[1:]
+
+
+def tags(registry: Registry) -> list[Mapping[str, str]]:
+    found = [
+        {"name": name, "description": f"The records of {name.replace('_', ' ')}."}
+        for name in registry.resources()
+    ]
+    return [
+        *found,
+        {"name": "workflows", "description": "Operations that belong to no resource."},
+        {"name": "system", "description": "The server itself."},
+    ]
