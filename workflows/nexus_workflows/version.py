@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Mapping
@@ -15,6 +16,12 @@ def version_of(*declared: object) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
+@functools.cache
+def _members(kind: type) -> tuple[str, ...]:
+    """The fields of a dataclass; there are thousands of nodes, and few kinds of them."""
+    return tuple(field.name for field in fields(kind)) if is_dataclass(kind) else ()
+
+
 def _plain(value: Any) -> Any:
     if value is None or isinstance(value, str | bool | int | float):
         return value
@@ -22,9 +29,9 @@ def _plain(value: Any) -> Any:
         return [[str(key), _plain(value[key])] for key in value]
     if isinstance(value, list | tuple):
         return [_plain(part) for part in value]
-    if is_dataclass(value) and not isinstance(value, type):
-        named = [[field.name, _plain(getattr(value, field.name))] for field in fields(value)]
-        return [type(value).__name__, named]
+    kind: Any = type(value)
+    if names := _members(kind):
+        return [kind.__name__, [[name, _plain(getattr(value, name))] for name in names]]
     if hasattr(value, "__qualname__"):  # a class or a function: its address differs in each process
         return f"{value.__module__}.{value.__qualname__}"
     return repr(value)
