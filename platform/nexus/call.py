@@ -122,7 +122,7 @@ class Call:
         operation = self.runtime.registry[name] if isinstance(name, str) else name
         self.runtime.policy.check(self.session, operation)
         accepted = operation.arguments.accept(arguments, in_process=self.in_process)
-        if self.progress is None or not operation.version:
+        if self.progress is None or operation.digest is None:
             return await operation.handler(self, accepted)
         before = NESTED.set(True)
         try:

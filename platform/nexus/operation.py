@@ -71,9 +71,9 @@ class Operation:
     `on_record` says that it is about the one record named by its argument `id`. `node` is the name under
     which workflows know it. An `internal` operation is for workflows only: no channel sees it. `managed` are
     arguments that may be given and are dropped, since the operation fills them itself; `later` those that are
-    documented and refused as not available yet. Runs of a `recorded` one are kept, `version` is the digest of
-    its declaration. What the `platform` offers itself may have a reserved name. `waits` says that it may wait
-    for the world outside for long, and keeps no transaction meanwhile: it cannot be a part of one.
+    documented and refused as not available yet. Runs of a `recorded` one are kept; a workflow has a `digest`
+    of its declaration. What the `platform` offers itself may have a reserved name. `waits` says that it may
+    wait for the world outside for long, and keeps no transaction meanwhile: it cannot be a part of one.
 
     `model` is the model that it is about, `source` the name of the instance that it comes from, `types` those
     of the model's fields, wherever in the arguments they stand. `also_reads` names, for given arguments, the
@@ -97,7 +97,7 @@ class Operation:
     managed: frozenset[str] = frozenset()
     later: frozenset[str] = frozenset()
     recorded: bool = False
-    version: str = ""
+    digest: Callable[[], str] | None = member(default=None, compare=False, repr=False)
     platform: bool = False
     waits: bool = False
     model: str = ""
@@ -124,6 +124,11 @@ class Operation:
     def tool(self) -> str:
         """The name as an MCP tool, whose clients refuse dots."""
         return self.name.replace(".", "_")
+
+    @functools.cached_property
+    def version(self) -> str:
+        """The digest, made when somebody asks; empty where there is none."""
+        return "" if self.digest is None else self.digest()
 
     @functools.cached_property
     def arguments(self) -> Arguments:

@@ -76,7 +76,7 @@ async def test_many_nodes_are_told_of_together(app: Nexus) -> None:
             call.progress.node_ended(f"n{number}", "done", 0.0)
             await asyncio.sleep(0)
 
-    app.operation(Operation("many", many, Given, recorded=True, version="1"))
+    app.operation(Operation("many", many, Given, recorded=True, digest=lambda: "1"))
     async with app.feed.subscribe(LOCAL, "runs") as following:
         changes = aiter(following)
         pending = asyncio.ensure_future(anext(changes))

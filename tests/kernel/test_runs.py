@@ -183,7 +183,7 @@ async def test_a_run_that_cancels_itself_does_not_wait_for_itself(app: Nexus) ->
         await run(app, "runs.cancel", id=call.run_id)
         await asyncio.sleep(60)
 
-    app.operation(Operation("own", own, Given, recorded=True, version="1"))
+    app.operation(Operation("own", own, Given, recorded=True, digest=lambda: "1"))
     with pytest.raises(RunCancelled):
         await run(app, "own")
     assert (await only(app)).state == "cancelled"
@@ -289,7 +289,7 @@ async def test_what_json_cannot_hold_fails_nothing(app: Nexus) -> None:
     async def odd(call: Call, given: Given) -> object:
         return Hostile()
 
-    app.operation(Operation("odd", odd, Given, recorded=True, version="1"))
+    app.operation(Operation("odd", odd, Given, recorded=True, digest=lambda: "1"))
     assert type(await run(app, "odd")).__name__ == "Hostile"
     assert (await only(app)).output == {"unserializable": "Hostile: TypeError"}
 
@@ -298,7 +298,7 @@ async def test_what_raises_is_logged_and_recorded_without_its_message(app: Nexus
     async def explode(call: Call, given: Given) -> None:
         raise RuntimeError("a secret that nobody may see")
 
-    app.operation(Operation("explode", explode, Given, recorded=True, version="1"))
+    app.operation(Operation("explode", explode, Given, recorded=True, digest=lambda: "1"))
     with pytest.raises(NexusError):
         await run(app, "explode")
     found = await only(app)
@@ -395,7 +395,7 @@ async def test_a_commit_is_never_told_of_falsely(
         if not whole:
             await part.commit()
 
-    app.operation(Operation("write", write, Given, recorded=True, version="1", atomic=whole))
+    app.operation(Operation("write", write, Given, recorded=True, digest=lambda: "1", atomic=whole))
     task = asyncio.create_task(run(app, "write"))
     await slow.committing.wait()
     if by == "task":
@@ -416,6 +416,6 @@ async def test_a_workflow_inside_another_is_one_node(app: Nexus) -> None:
         call.progress.node_ended("inner", "done", 0.0)
         return result
 
-    app.operation(Operation("outer", outer, Given, recorded=True, version="1"))
+    app.operation(Operation("outer", outer, Given, recorded=True, digest=lambda: "1"))
     await run(app, "outer")
     assert list((await only(app)).nodes) == ["inner"]

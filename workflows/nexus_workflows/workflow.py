@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any
@@ -114,7 +115,7 @@ class Workflow:
             atomic=False,
             waits=plan.waits,
             recorded=True,
-            version=version_of(self.graph, self.inputs, self.output),
+            digest=functools.partial(version_of, self.graph, self.inputs, self.output),
         )
 
     def _output(self, name: str, planner: Planner) -> Any:
