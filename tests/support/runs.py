@@ -31,7 +31,7 @@ class Work:
     def __init__(self) -> None:
         self.begun = 0
         self.ended: list[str] = []
-        self.operation = Operation("work", self.handler, Given, recorded=True, version="1")
+        self.operation = Operation("work", self.handler, Given, recorded=True, digest=lambda: "1")
 
     async def handler(self, call: Call, given: Given) -> dict[str, Any]:
         self.begun += 1
