@@ -22,6 +22,7 @@ from dataflow.shapes import Shapes
 from dataflow.store import made
 from dataflow.table import ModelTable
 from nexus.call import Call
+from nexus.errors import Retryable
 from nexus.filters import EVERYTHING, Filter
 
 T = TypeVar("T")
@@ -80,11 +81,14 @@ class Batch:
         return ids
 
     async def read(self, key: Any) -> msgspec.Struct:
-        """A record by its id, which is there."""
+        """A record that this transaction has found or made. Raises Retryable where it is gone all the same:
+        a server has been seen to let another transaction delete what was locked."""
         statement = self._statement(("read",), lambda: sa.select(self.table.table).where(self._is()))
         bound = {"key": self.table.encode("id", key)}
-        (row,) = await self.connection.fetch(statement.sql, statement.bind(bound))
-        return self.table.record(row)
+        rows = await self.connection.fetch(statement.sql, statement.bind(bound))
+        if not rows:
+            raise Retryable("Another transaction was in the way.", remedy="Try again.")
+        return self.table.record(rows[0])
 
     async def find(self, names: tuple[str, ...], keys: Iterable[Key]) -> dict[Key, list[Any]]:
         """The ids of the records that have these values in these fields, locked until the end."""
