@@ -22,7 +22,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 TOOLS = ROOT / ".judges"
 PYTHON_TOOLS = ["schemathesis==4.32.5", "openapi-python-client==0.29.1"]
-NODE_TOOLS = ["@stoplight/spectral-cli@6"]
+NODE_TOOLS = ["@stoplight/spectral-cli@6", "openapi-typescript@7", "typescript@5"]
 PHASES = "examples,coverage,fuzzing,stateful"
 QUICK = "examples,fuzzing,stateful"
 _PATIENCE = 20.0
@@ -33,7 +33,7 @@ def main(arguments: list[str]) -> int:
     more = [word for word in arguments if word != "--quick"]
     _install_python()
     has_node = _install_node()
-    failed = [] if has_node or not os.environ.get("CI") else ["spectral: no npm"]
+    failed = [] if has_node or not os.environ.get("CI") else ["spectral and openapi-typescript: no npm"]
     with tempfile.TemporaryDirectory() as folder:
         databases = {"SQLite": f"sqlite:///{folder}/shop.db"}
         if url := os.environ.get("NEXUS_TEST_POSTGRESQL_URL"):
@@ -65,10 +65,13 @@ def _judge_description(address: str, folder: Path, has_node: bool) -> list[str]:
         (folder / "shop.json").write_bytes(response.read())
     failed = []
     if has_node:
-        spectral = str(TOOLS / "node_modules" / ".bin" / "spectral")
         rules = str(HERE / "spectral.yaml")
-        command = [spectral, "lint", "shop.json", "--ruleset", rules, "--fail-severity", "hint"]
+        command = ["spectral", "lint", "shop.json", "--ruleset", rules, "--fail-severity", "hint"]
         failed += _run("spectral", command, cwd=str(folder))
+        command = ["openapi-typescript", "shop.json", "--output", "shop.ts"]
+        failed += _run("openapi-typescript", command, cwd=str(folder))
+        command = ["tsc", "--noEmit", "--strict", "shop.ts"]
+        failed += _run("the types that it made", command, cwd=str(folder))
     generate = ["openapi-python-client", "generate", "--path", "shop.json", "--output-path", "client"]
     failed += _run("openapi-python-client", generate, cwd=str(folder))
     crud = ["python", str(HERE / "crud.py"), str(folder / "client"), address]
@@ -78,7 +81,8 @@ def _judge_description(address: str, folder: Path, has_node: bool) -> list[str]:
 def _run(what: str, command: Sequence[str], *, cwd: str) -> list[str]:
     """Run a judge, and give what failed."""
     print(f"\n### {what}", flush=True)
-    path = f"{TOOLS / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    places = (TOOLS / "bin", TOOLS / "node_modules" / ".bin", os.environ["PATH"])
+    path = os.pathsep.join(str(place) for place in places)
     program = shutil.which(command[0], path=path) or command[0]
     done = subprocess.run([program, *command[1:]], cwd=cwd, env={**os.environ, "PATH": path}, check=False)
     return [] if done.returncode == 0 else [what]
@@ -137,16 +141,19 @@ def _install_python() -> None:
 
 
 def _install_node() -> bool:
-    """Whether there is spectral; it says so where there is not."""
-    if (TOOLS / "node_modules" / ".bin" / "spectral").exists():
+    """Whether there are the tools that need npm; it says so where there are not."""
+    wanted = "\n".join(NODE_TOOLS)
+    stamp = TOOLS / "node-tools"
+    if stamp.is_file() and stamp.read_text() == wanted:
         return True
     npm = shutil.which("npm")
     if npm is None:
-        print("spectral is left out: there is no npm.", file=sys.stderr)
+        print("spectral and openapi-typescript are left out: there is no npm.", file=sys.stderr)
         return False
     print(f"Installing {', '.join(NODE_TOOLS)} into {TOOLS.name}", flush=True)
     install = [npm, "install", "--prefix", str(TOOLS), "--no-audit", "--no-fund", "--loglevel=error"]
     subprocess.run([*install, *NODE_TOOLS], check=True)
+    stamp.write_text(wanted)
     return True
 
 
