@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from nexus.errors import Malformed
-from nexus_channels.csv_rows import header, lines, rows
+from nexus_channels.rest.csv_rows import header, lines, rows
 
 TEXTS = st.text(alphabet=st.sampled_from("ab,\"'=+-@\t\r\n é"), max_size=6)
 RECORDS = st.lists(st.fixed_dictionaries({"a": st.none() | TEXTS, "b": st.none() | TEXTS}), max_size=4)

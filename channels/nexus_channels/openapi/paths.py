@@ -11,7 +11,7 @@ from nexus_channels.openapi.arguments import accepted, alternatives, identity, q
 from nexus_channels.openapi.components import ANYTHING, Components, JsonSchema
 from nexus_channels.openapi.examples import example
 from nexus_channels.openapi.responses import JSON, refusals
-from nexus_channels.rest_forms import CSV, NDJSON, streams, takes_rows
+from nexus_channels.rest.forms import CSV, NDJSON, streams, takes_rows
 
 _RECORD = {"get": ("get",), "update": ("patch", "put"), "delete": ("delete",)}
 _TEXT: JsonSchema = {"type": "string"}

@@ -54,11 +54,11 @@ from nexus_channels.asgi import (
     unexpected,
     unquoted,
 )
-from nexus_channels.rest_forms import Form, form_wanted, rows_form, streams, takes_rows
-from nexus_channels.rest_query import arguments_from, next_page
-from nexus_channels.rest_rows import arguments_of_rows
-from nexus_channels.rest_runs import CANCEL, RUNS, WAITING, How, how_to_start, reply_started
-from nexus_channels.rest_stream import Streamed
+from nexus_channels.rest.forms import Form, form_wanted, rows_form, streams, takes_rows
+from nexus_channels.rest.query import arguments_from, next_page
+from nexus_channels.rest.rows import arguments_of_rows
+from nexus_channels.rest.runs import CANCEL, RUNS, WAITING, How, how_to_start, reply_started
+from nexus_channels.rest.stream import Streamed
 
 _COLLECTION = {"GET": "list", "POST": "create"}
 _RECORD = {"GET": "get", "PATCH": "update", "PUT": "update", "DELETE": "delete"}

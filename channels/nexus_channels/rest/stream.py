@@ -12,8 +12,8 @@ from starlette.types import Receive, Send
 from nexus.arguments import pointer
 from nexus.errors import InvalidArguments, Problem
 from nexus.operation import Operation
-from nexus_channels import csv_rows
-from nexus_channels.rest_forms import Form
+from nexus_channels.rest import csv_rows
+from nexus_channels.rest.forms import Form
 
 _PAGE = 500
 _WHOLE = ("count", "offset")

@@ -9,9 +9,9 @@ from nexus.arguments import UNREADABLE, malformed, pointer
 from nexus.errors import InvalidArguments, InvalidInput, Malformed, Problem
 from nexus.operation import Operation
 from nexus_channels.asgi import query_pairs, read_body
-from nexus_channels.csv_rows import rows
-from nexus_channels.rest_forms import Form
-from nexus_channels.rest_query import arguments_from
+from nexus_channels.rest.csv_rows import rows
+from nexus_channels.rest.forms import Form
+from nexus_channels.rest.query import arguments_from
 
 _DATA = "data"
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
