@@ -10,8 +10,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from nexus.errors import InvalidFilter
-from nexus.pattern_match import Pattern, Walk, like
-from nexus.patterns import parse_pattern
+from nexus.patterns.match import Pattern, Walk, like
+from nexus.patterns.syntax import parse_pattern
 from tests.support.filters import LIKES, OPTIONS, PATTERNS, TEXTS
 
 SUBJECTS = st.text(alphabet="aAbé0 .\n\\'😀", max_size=8)

@@ -9,8 +9,8 @@ import sqlalchemy as sa
 
 from dataflow.dialects.filter_sql import Bind, JsonConditions, true_or_false
 from dataflow.fields import Kind
-from nexus.filter_match import is_index
 from nexus.filters import Inside, Pattern
+from nexus.filters.match import is_index
 
 _ORDERS = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
 

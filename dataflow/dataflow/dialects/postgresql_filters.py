@@ -12,8 +12,8 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from dataflow.dialects.filter_sql import Bind, JsonConditions
 from dataflow.dialects.postgresql_arrays import indexed
 from dataflow.fields import Kind
-from nexus.filter_match import is_index
 from nexus.filters import Inside, Pattern
+from nexus.filters.match import is_index
 
 _ORDERS = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
 

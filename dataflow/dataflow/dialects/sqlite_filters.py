@@ -12,8 +12,8 @@ import sqlalchemy as sa
 
 from dataflow.dialects.filter_sql import Bind, true_or_false
 from dataflow.fields import Kind
-from nexus.filter_match import matches_inside
 from nexus.filters import Inside, Pattern
+from nexus.filters.match import matches_inside
 
 _REGEX, _INSIDE = "nexus_regex", "nexus_inside"
 

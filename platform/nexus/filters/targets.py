@@ -11,8 +11,8 @@ from typing import Protocol
 import msgspec
 
 from nexus.errors import InvalidFilter
-from nexus.filter_tree import NOTHING, All, Any, Filter, Inside, Not, Test
-from nexus.pattern_match import Pattern
+from nexus.filters.tree import NOTHING, All, Any, Filter, Inside, Not, Test
+from nexus.patterns.match import Pattern
 
 INT_MIN, INT_MAX = -(2**63), 2**63 - 1
 MOST_STEPS = 16

@@ -7,7 +7,7 @@ from decimal import Decimal
 from enum import Enum
 from typing import Any as Object
 
-from nexus.filter_tree import All, Any, Filter, Inside, Not, Related, Test
+from nexus.filters.tree import All, Any, Filter, Inside, Not, Related, Test
 
 
 def matches(tree: Filter, record: Mapping[str, Object]) -> bool:

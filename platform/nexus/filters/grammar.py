@@ -9,40 +9,17 @@ from dataclasses import dataclass
 from typing import Any as Object
 
 from nexus.errors import InvalidFilter, did_you_mean
-from nexus.filter_match import matches
-from nexus.filter_relations import MOST_RELATIONS, Across, Beyond, joined
-from nexus.filter_targets import ELEMENT, MOST_STEPS, Column, Target, place, shown
-from nexus.filter_tree import (
+from nexus.filters.relations import MOST_RELATIONS, Across, Beyond, joined
+from nexus.filters.targets import ELEMENT, MOST_STEPS, Column, Target, place, shown
+from nexus.filters.tree import (
     EVERYTHING,
     NOTHING,
     All,
     Any,
     Filter,
-    Inside,
     Not,
-    Related,
-    Test,
-    relations_in,
 )
-from nexus.pattern_match import Pattern, like
-
-__all__ = [
-    "EVERYTHING",
-    "NOTHING",
-    "Across",
-    "All",
-    "Any",
-    "Fields",
-    "Filter",
-    "Inside",
-    "Not",
-    "Pattern",
-    "Related",
-    "Test",
-    "matches",
-    "parse",
-    "relations_in",
-]
+from nexus.patterns.match import Pattern, like
 
 Convert = Callable[[str, object], Object]
 

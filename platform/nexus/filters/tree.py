@@ -19,7 +19,7 @@ from typing import TypeAlias, Union
 
 import msgspec
 
-from nexus.pattern_match import Pattern
+from nexus.patterns.match import Pattern
 
 
 class All(msgspec.Struct, frozen=True, tag=True):

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from nexus.errors import InvalidFilter
-from nexus.pattern_chars import (
+from nexus.patterns.chars import (
     ANYTHING,
     CLASSES,
     CONTROLS,

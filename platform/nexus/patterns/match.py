@@ -8,10 +8,10 @@ import re
 import msgspec
 
 from nexus.errors import InvalidFilter
-from nexus.pattern_chars import Ranges
-from nexus.pattern_cost import power, simplified
-from nexus.pattern_spelling import ARE, PCRE, RE, spelt
-from nexus.patterns import Alt, Anchor, Cat, Chars, Node, Repeat, parse_pattern
+from nexus.patterns.chars import Ranges
+from nexus.patterns.cost import power, simplified
+from nexus.patterns.spelling import ARE, PCRE, RE, spelt
+from nexus.patterns.syntax import Alt, Anchor, Cat, Chars, Node, Repeat, parse_pattern
 
 _BACKTRACKED_AT_MOST = 1000  # characters; beyond, a text is walked instead
 _KEPT_STATES = 500

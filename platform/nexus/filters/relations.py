@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nexus.errors import InvalidFilter
-from nexus.filter_targets import Target
-from nexus.filter_tree import EVERYTHING, Any, Filter, Not, Related
-from nexus.pattern_match import Pattern
+from nexus.filters.targets import Target
+from nexus.filters.tree import EVERYTHING, Any, Filter, Not, Related
+from nexus.patterns.match import Pattern
 
 if TYPE_CHECKING:
-    from nexus.filters import Fields
+    from nexus.filters.grammar import Fields
 
 MOST_RELATIONS = 5
 

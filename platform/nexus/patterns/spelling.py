@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from nexus.pattern_chars import ANYTHING, LAST, NO_NEWLINE, Ranges, complement
-from nexus.pattern_cost import committed
-from nexus.patterns import Alt, Anchor, Cat, Chars, Node, Repeat
+from nexus.patterns.chars import ANYTHING, LAST, NO_NEWLINE, Ranges, complement
+from nexus.patterns.cost import committed
+from nexus.patterns.syntax import Alt, Anchor, Cat, Chars, Node, Repeat
 
 _PUNCTUATION = frozenset("!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~ ") - {"_"}
 

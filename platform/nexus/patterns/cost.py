@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from nexus.errors import InvalidFilter
-from nexus.pattern_chars import ANYTHING, NO_NEWLINE, Ranges, united
-from nexus.patterns import Alt, Anchor, Cat, Chars, Node, Repeat
+from nexus.patterns.chars import ANYTHING, NO_NEWLINE, Ranges, united
+from nexus.patterns.syntax import Alt, Anchor, Cat, Chars, Node, Repeat
 
 _MOST_POWER = 2
 _MOST_WAYS = 64
