@@ -40,7 +40,8 @@ def _schemas(model: Model, verb: str, given: Collection[str], flat: Collection[s
         "filter": _reference(_filter_name(model)),
         "conditions": _reference(_filter_name(model)),
         "include": _include_schema(model),
-        "raise_on_not_found": False,  # by id, the other way round of return_null_if_not_found
+        "raise_on_not_found": False,  # for nodes: a channel's own answer to a missing record is an error
+        "return_null_if_not_found": False,
         "match_fields": _some_of(keys_of(model), shortest=1),
         "conflict_on": _some_of(keys_of(model), shortest=1),
         "order_by": False,  # another name of sort
