@@ -98,7 +98,6 @@ class DataFlow(Direct):
         self.bulk = Bulk(self.database)
         self.aggregates = Aggregates(self.database)
         self._records = self._platform_records(system_url)
-        self._url = url
         self._models: dict[str, Model] = {}
         self._made: dict[str, list[Operation]] = {}
         self._own: list[Operation] = []
@@ -247,7 +246,7 @@ class DataFlow(Direct):
     def spellings(self) -> frozenset[str]:
         """What workflows may call this instance by."""
         dialect = self.database.dialect
-        return frozenset((self.name, dialect.name, dialect.location, self._url))
+        return frozenset((self.name, dialect.name, dialect.location))
 
     @property
     def identity(self) -> Hashable:

@@ -178,10 +178,10 @@ def _integral(wanted: Any, value: object) -> list[object]:
         _as(wanted, value)
     except msgspec.ValidationError:
         plain = msgspec.json.decode(value) if isinstance(value, msgspec.Raw) else value
-        made = _without_fractions(plain)
         try:
+            made = _without_fractions(plain)
             msgspec.convert(made, wanted)
-        except msgspec.ValidationError:
+        except (msgspec.ValidationError, RecursionError):
             return []
         return [made]
     return []

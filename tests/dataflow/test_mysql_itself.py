@@ -77,11 +77,16 @@ def texts(store: Store) -> list[str]:
     return made
 
 
+def table_of(told: list[str]) -> str:
+    """The statement that makes the model's own table, and not one of the change log's."""
+    return next(text for text in told if text.startswith("CREATE TABLE") and " things " in text)
+
+
 def test_nothing_is_told_that_only_mariadb_knows(store: Store) -> None:
     told = texts(store)
     assert len(told) > 30
     assert [text for text in told if ONLY_MARIADB.search(text)] == []
-    assert "utf8mb4_0900_bin" in told[0]
+    assert "utf8mb4_0900_bin" in table_of(told)
     assert store._dialect.returning == frozenset()
     assert not store._dialect.repeats_indexes
 
@@ -92,7 +97,7 @@ def test_mariadb_is_told_what_it_knows(store: Store) -> None:
     told = texts(store)
     assert [text for text in told if "0900" in text] == []
     assert any("JSON_EQUALS" in text for text in told)
-    assert "utf8mb4_nopad_bin" in told[0]
+    assert "utf8mb4_nopad_bin" in table_of(told)
     assert store._dialect.returning == {"insert", "delete"}
 
 
@@ -133,7 +138,7 @@ def test_servers_that_are_too_old_are_refused(version: str, old: bool) -> None:
 def test_what_is_printed_before_the_server_is_known(scheme: str, collation: str) -> None:
     db = DataFlow(f"{scheme}://u@h/d")
     db.model(type("Thing", (), {"__annotations__": {"name": str}}))
-    assert f"COLLATE {collation}" in db.install_sql()[0]
+    assert f"COLLATE {collation}" in table_of(db.install_sql())
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,7 @@ async def test_what_it_writes_is_kept_or_undone_with_the_rest(
     workflow.add_node("ProductCreateNode", "made", {"name": "Chair"})
     workflow.add_node("Stock", "stock", {"fail": True, "input_data": {"id": "{{made.id}}"}})
     app.register("analyse", workflow)
-    with pytest.raises(NexusError, match="'analyse' failed"):
+    with pytest.raises(NexusError, match="'stock' failed"):
         await invoke("analyse")
     listed = (await invoke("products.list")).records
     assert [(record.name, record.stock) for record in listed] == [("Lamp", 4)]
