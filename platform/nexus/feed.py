@@ -13,7 +13,7 @@ import threading
 import weakref
 from collections.abc import AsyncIterator, Callable
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 
@@ -61,6 +61,9 @@ class Change(msgspec.Struct, frozen=True):
     actor: str | None
     run: str | None
     at: str
+
+
+Alike: TypeAlias = dict[tuple[str, bytes, int], tuple[Filter, Change | None]]
 
 
 class Feed:
@@ -327,9 +330,10 @@ class Subscription:
         if self._mark and mark and mark != self._mark:
             raise cursor.restored()
 
-    def offer(self, logged: LoggedChange) -> None:
-        """Take a change from the tail; for the tail only. A reader whose queue is full goes back to the log
-        and catches up; one that falls too far behind even so is ended."""
+    def offer(self, logged: LoggedChange, alike: Alike) -> None:
+        """Take a change from the tail; for the tail only. `alike` is what others have made of this very
+        change. A reader whose queue is full goes back to the log and catches up; one that falls too far
+        behind even so is ended."""
         if logged.pos <= self._position:
             return
         if not self._live:
@@ -344,7 +348,7 @@ class Subscription:
         position, offered = self._position, self._offered
         try:
             self._position = logged.pos
-            change = self._seen(logged)
+            change = self._shared(logged, alike)
             if change is not None:
                 self._queue.put_nowait(change)
         except asyncio.QueueFull:
@@ -378,6 +382,18 @@ class Subscription:
                     self._check()
                     self._sent, self._mark = change.pos, change.at
                     yield change
+
+    def _shared(self, logged: LoggedChange, alike: Alike) -> Change | None:
+        """Of subscribers to one query who stand at one place, the first makes the change for all."""
+        stands = (self._query, self._epoch, self._offered)
+        known = alike.get(stands)
+        if known is not None and known[0] == self._filter:
+            if known[1] is not None:
+                self._offered = logged.pos
+            return known[1]
+        change = self._seen(logged)
+        alike[stands] = (self._filter, change)
+        return change
 
     def _seen(self, logged: LoggedChange) -> Change | None:
         if logged.topic != self.topic:

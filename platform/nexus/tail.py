@@ -12,7 +12,7 @@ from nexus.errors import NexusError, Unavailable
 from nexus.ports import ChangeSource
 
 if TYPE_CHECKING:
-    from nexus.feed import Subscription
+    from nexus.feed import Alike, Subscription
 
 logger = logging.getLogger("nexus")
 
@@ -91,8 +91,9 @@ class Tail:
                 await asyncio.sleep(1)
                 continue
             for change in logged:
+                alike: Alike = {}
                 for subscription in tuple(self.subscribers):
-                    subscription.offer(change)
+                    subscription.offer(change, alike)
                 self.position = change.pos
             if len(logged) < PAGE:
                 await self._grown.wait()

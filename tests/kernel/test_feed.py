@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import sqlite3
 import sys
@@ -49,6 +50,36 @@ async def test_a_query_is_entered_changed_and_left(app: Nexus, invoke: Invoke) -
     assert (seen[1].old["stock"], seen[1].record["stock"]) == (1, 2)
     assert seen[2].record is None
     assert seen[3].old is None
+
+
+async def test_many_who_follow_are_each_told_their_own(app: Nexus, invoke: Invoke) -> None:
+    """What is alike for some is made once; queries and places differ all the same."""
+    few, many = {"stock": {"$lt": 3}}, {"stock": {"$gte": 3}}
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def follow(filter: dict[str, Any] | None) -> tuple[Any, asyncio.Task[list[Change]]]:
+            followed = await stack.enter_async_context(app.feed.subscribe(LOCAL, "products", filter=filter))
+            return followed, asyncio.create_task(take(followed, 2))
+
+        early = [await follow(filter) for filter in (few, many, few, None, many)]
+        await asyncio.sleep(0.05)
+        await invoke("products.create", name="x", stock=1)
+        await invoke("products.create", name="y", stock=7)
+        late = [await follow(filter) for filter in (few, None)]
+        await asyncio.sleep(0.05)
+        await invoke("products.update", id=1, stock=9)
+        await invoke("products.update", id=2, stock=2)
+        told = [
+            [(c.event, c.key, c.prev, c.pos, c.record is None) for c in await task]
+            for _, task in [*early, *late]
+        ]
+    first_few = [("enter", 1, 0, 1, False), ("leave", 1, 1, 3, True)]
+    first_many = [("enter", 2, 0, 2, False), ("enter", 1, 2, 3, False)]
+    assert told[0] == told[2] == first_few
+    assert told[1] == told[4] == first_many
+    assert told[3] == [("enter", 1, 0, 1, False), ("enter", 2, 1, 2, False)]
+    assert told[5] == [("leave", 1, 2, 3, True), ("enter", 2, 3, 4, False)]
+    assert told[6] == [("update", 1, 2, 3, False), ("update", 2, 3, 4, False)]
 
 
 async def test_a_snapshot_and_what_follows_have_no_gap(app: Nexus, invoke: Invoke) -> None:

@@ -67,6 +67,8 @@ Frame: TypeAlias = Subscribe | Unsubscribe | Call | Ping
 _decode: Callable[[bytes], Frame] = msgspec.json.Decoder(Frame).decode
 _identify = msgspec.json.Decoder(_Identified).decode
 _encode = msgspec.json.Encoder().encode
+_MOST_SENT = 100
+_sent: dict[tuple[int, str, tuple[str, ...] | None], tuple[Change, str]] = {}
 CLIENT: dict[str, type[msgspec.Struct]] = {
     "subscribe": Subscribe,
     "unsubscribe": Unsubscribe,
@@ -96,6 +98,17 @@ def identity(data: bytes) -> str | None:
 
 
 def change(identifier: str, happened: Change, fields: Fields) -> str:
+    """The same text for all who are sent the same, which a feed to many mostly is."""
+    sent = (id(happened), identifier, None if fields is None else tuple(fields))
+    known = _sent.get(sent)
+    if known is None or known[0] is not happened:
+        if len(_sent) >= _MOST_SENT:
+            _sent.clear()
+        known = _sent[sent] = (happened, _change(identifier, happened, fields))
+    return known[1]
+
+
+def _change(identifier: str, happened: Change, fields: Fields) -> str:
     return text(
         {
             "type": "change",
