@@ -244,40 +244,36 @@ class Subscription:
     ) -> None:
         await self._feed._leave(self._source, self)
 
-    async def __aiter__(self) -> AsyncIterator[Change]:
+    def __aiter__(self) -> AsyncIterator[Change]:
         """Raises SlowConsumer when the reader falls far behind, FeedClosed when the server ends, Forbidden,
         Unauthenticated or UnknownTopic when the session may no longer follow the topic: of Forbidden and
         Unauthenticated after a `leave`, without the record, for each that it could see until then."""
-        if self._entered:
-            async for change in self._until_refused():
-                yield change
-            return
+        return self._changes() if self._entered else self._opened_changes()
+
+    async def _opened_changes(self) -> AsyncIterator[Change]:
         async with self:
             for record in self.records or ():
                 yield self._told("enter", record["id"], record)
             self.records = None
-            async for change in self._until_refused():
-                yield change
-
-    async def _until_refused(self) -> AsyncIterator[Change]:
-        try:
             async for change in self._changes():
                 yield change
+
+    async def _changes(self) -> AsyncIterator[Change]:
+        # One generator and not several around each other: each would cost on the way of every change.
+        try:
+            while True:
+                async for change in self._catch_up():
+                    yield change
+                while self._live or not self._queue.empty():
+                    taken = await self._queue.get()
+                    self._check()
+                    if taken is not None:
+                        self._sent, self._mark = taken.pos, taken.at
+                        yield taken
         except (Forbidden, Unauthenticated):
             async for change in self._farewell():
                 yield change
             raise
-
-    async def _changes(self) -> AsyncIterator[Change]:
-        while True:
-            async for change in self._catch_up():
-                yield change
-            while self._live or not self._queue.empty():
-                taken = await self._queue.get()
-                self._check()
-                if taken is not None:
-                    self._sent, self._mark = taken.pos, taken.at
-                    yield taken
 
     async def _farewell(self) -> AsyncIterator[Change]:
         """A `leave` for each record that was visible at the last change delivered, from what is visible now
