@@ -39,8 +39,11 @@ class WebSocketChannel:
         yield
 
     def hint(self, base_url: str) -> str:
-        topics = self._runtime.feed.topics() if self._runtime is not None else []
-        frame = {"type": "subscribe", "id": "1", "topic": topics[0]} if topics else {"type": "ping"}
+        frame = {"type": "ping"}
+        if self._runtime is not None:
+            verbs, topics = self._runtime.registry.verbs, self._runtime.feed.topics()
+            for topic in sorted(topics, key=lambda topic: "create" not in verbs(topic))[:1]:
+                frame = {"type": "subscribe", "id": "1", "topic": topic}
         url = base_url.replace("http", "ws", 1) + self.path
         return f"{'Websocket':<10} python -m websockets {url}   then send {json.dumps(frame)}"
 
