@@ -7,6 +7,7 @@ import contextlib
 import shutil
 import sqlite3
 import tempfile
+import threading
 import weakref
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -237,6 +238,9 @@ class Sqlite:
             connection = SqliteConnection(await driver, self.path)
         except sqlite3.Error as failure:
             raise translated(failure) from failure
+        except asyncio.CancelledError:
+            await finish(_ended(driver._thread))  # its thread must not outlive the event loop
+            raise
         try:
             await add_functions(connection._driver)
             await connection.become_exact()
@@ -251,6 +255,19 @@ class Sqlite:
             await connection.close()
             raise
         return connection
+
+
+async def _ended(thread: threading.Thread) -> None:
+    """Return when a thread that was told to end has done so."""
+    while thread.is_alive():  # noqa: ASYNC110
+        await asyncio.sleep(0.001)
+
+
+def _calmed(connection: sqlite3.Connection) -> None:
+    """An interruption that came when nothing ran any more holds until the next statement begins: without one
+    the closing would be interrupted, and leave the log behind."""
+    with contextlib.suppress(sqlite3.Error):
+        connection.execute("SELECT 1").fetchone()
 
 
 def _nothing() -> None:
@@ -359,6 +376,7 @@ class SqliteConnection:
             self._busy
         ):  # else it would be the closing itself that is interrupted, and the log would stay behind
             await self._driver.interrupt()
+        await self._driver._execute(_calmed, self._driver._conn)  # type: ignore[no-untyped-call]
         await self._driver.close()
 
     async def _interrupted(self) -> None:
