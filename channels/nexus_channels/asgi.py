@@ -147,6 +147,12 @@ def _below_encoded(path: str, root: str) -> str:
     return ""
 
 
+def root_of(scope: Scope) -> str:
+    """What addresses begin with, percent-encoded."""
+    root: str = scope.get("root_path", "")
+    return urllib.parse.quote(root) if root else root
+
+
 def rooted(scope: Scope) -> Scope:
     """The scope with a path that begins with its `root_path`, as ASGI has it. Behind a proxy that takes a
     prefix away it may stand in the root alone: servers and FastAPI(root_path=…) leave it at that."""

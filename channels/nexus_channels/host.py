@@ -14,7 +14,7 @@ from nexus.app import Nexus
 from nexus.channel import Channel
 from nexus.errors import ConfigurationError, MethodNotAllowed, NotFound, Unavailable
 from nexus_channels import asyncapi
-from nexus_channels.asgi import JSON, Reply, allow, answer, refuse, reply_json, rooted, route_path
+from nexus_channels.asgi import JSON, Reply, allow, answer, refuse, reply_json, root_of, rooted, route_path
 from nexus_channels.beside import Beside
 from nexus_channels.guard import Guard
 from nexus_channels.openapi.serving import described, release
@@ -103,7 +103,7 @@ class Host:
                 await found(scope, receive, send)
                 return
             nothing = f"There is nothing at '{scope['path'][:200]}'."
-            await refuse(scope, receive, send, NotFound(nothing, remedy=f"See '{_root(scope)}/'."))
+            await refuse(scope, receive, send, NotFound(nothing, remedy=f"See '{root_of(scope)}/'."))
         elif scope["method"] == "OPTIONS":
             await answer(send, (204, b"", [(b"allow", allow(_METHODS))]))
         elif scope["method"] not in _METHODS:
@@ -119,7 +119,7 @@ class Host:
             await answer(send, reply, head=scope["method"] == "HEAD")
 
     async def _document(self, scope: Scope) -> Reply:
-        root = scope.get("root_path", "")
+        root = root_of(scope)
         made = self._described.known(root)
         if made is None:
             made = await asyncio.to_thread(self._described.document, root)
@@ -127,7 +127,7 @@ class Host:
 
     def _json(self, content: Callable[[Host, str], object]) -> Page:
         async def page(scope: Scope) -> Reply:
-            return reply_json(content(self, _root(scope)))
+            return reply_json(content(self, root_of(scope)))
 
         return page
 
@@ -151,11 +151,6 @@ class ChannelRoute(BaseRoute):
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._channel(scope, receive, send)
-
-
-def _root(scope: Scope) -> str:
-    root: str = scope.get("root_path", "")
-    return root
 
 
 def _index(host: Host, root: str) -> dict[str, object]:

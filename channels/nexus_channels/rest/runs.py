@@ -14,7 +14,7 @@ from starlette.types import Scope
 from nexus.errors import InvalidInput
 from nexus.operation import Operation
 from nexus.runs.record import Started
-from nexus_channels.asgi import JSON, Reply
+from nexus_channels.asgi import JSON, Reply, root_of
 
 RUNS = "runs"
 CANCEL = "/cancel"
@@ -50,7 +50,7 @@ def how_to_start(scope: Scope, operation: Operation, *, recording: bool) -> How:
 
 def reply_started(scope: Scope, started: Started, how: How) -> Reply:
     """202: the run goes on, and here it is."""
-    location = f"{scope.get('root_path', '')}/{RUNS}/{started.run_id}"
+    location = f"{root_of(scope)}/{RUNS}/{started.run_id}"
     headers = [JSON, (b"location", location.encode())]
     if how["background"]:
         headers.append((b"preference-applied", _ASYNC.encode()))
