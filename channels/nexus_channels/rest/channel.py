@@ -52,6 +52,7 @@ from nexus_channels.asgi import (
     read_body,
     reply_json,
     reply_problem,
+    root_of,
     unexpected,
     unquoted,
 )
@@ -225,7 +226,7 @@ class Rest:
     def _overview(self, scope: Scope, method: str) -> Reply:
         _allow_only(scope, method, ("GET",))
         _take_no_arguments(scope, "api")
-        root = scope.get("root_path", "")
+        root = root_of(scope)
         resources = [
             {"name": name, "path": f"{root}/{name}", "verbs": list(self._registry.verbs(name))}
             for name in self._registry.resources()

@@ -13,7 +13,7 @@ from nexus.demands import Demands
 from nexus.errors import InvalidInput
 from nexus.operation import Operation
 from nexus.runs.record import Started
-from nexus_channels.asgi import JSON, Reply
+from nexus_channels.asgi import JSON, Reply, root_of
 
 RUNS = "runs"
 CANCEL = "/cancel"
@@ -41,7 +41,7 @@ def demands_of(scope: Scope, operation: Operation, *, recording: bool) -> Demand
 
 def reply_started(scope: Scope, started: Started, demands: Demands | None) -> Reply:
     """202: the run goes on, and here it is."""
-    location = f"{scope.get('root_path', '')}/{RUNS}/{started.run_id}"
+    location = f"{root_of(scope)}/{RUNS}/{started.run_id}"
     headers = [JSON, (b"location", location.encode())]
     if demands is not None and demands.background:
         headers.append((b"preference-applied", _ASYNC.encode()))
