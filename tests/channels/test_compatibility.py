@@ -120,7 +120,9 @@ class TestNexus:
                     assert not (await client.call_tool("products_create", {"name": base})).is_error
             async with http_to(own) as http:
                 for path in ("/", "/api/products", "/ws", "/mcp/x", "/livez"):
-                    assert_problem(await http.get(path), 404, "DF-404")
+                    answer = await http.get(path)
+                    assert_problem(answer, 404, "DF-404")
+                    assert answer.headers["x-request-id"]
             async with http_to(url) as http:
                 assert (await http.get("/api/products")).json()["count"] == 2
 
