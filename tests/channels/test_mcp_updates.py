@@ -131,7 +131,8 @@ class Follower:
 @asynccontextmanager
 async def connected(target: Any, mode: Any) -> AsyncIterator[Follower]:
     told = Told()
-    async with Client(target, mode=mode, message_handler=told) as client:
+    handler = told if mode == "legacy" else None
+    async with Client(target, mode=mode, message_handler=handler) as client:
         yield Follower(client, told)
 
 
