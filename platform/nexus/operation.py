@@ -20,6 +20,7 @@ from nexus.errors import RegistrationError
 
 if TYPE_CHECKING:
     from nexus.call import Call
+    from nexus.ports import Replies
 
 Handler = Callable[["Call", Any], Awaitable[Any]]
 AlsoReads = Callable[[Mapping[str, Any]], "frozenset[str] | None"]
@@ -78,7 +79,8 @@ class Operation:
     `model` is the model that it is about, `source` the name of the instance that it comes from, `types` those
     of the model's fields, wherever in the arguments they stand. `also_reads` names, for given arguments, the
     other models that it looks at, or gives None where only the values that are still to come can tell.
-    `details` say more of the arguments, for descriptions.
+    `details` say more of the arguments, for descriptions. `replies` is where its answers are kept for those
+    who repeat it under an idempotency key.
     """
 
     name: str
@@ -105,6 +107,7 @@ class Operation:
     types: Mapping[str, Any] = member(default_factory=dict, compare=False, repr=False)
     also_reads: AlsoReads | None = member(default=None, compare=False, repr=False)
     details: Details = member(default=NO_DETAILS, compare=False, repr=False)
+    replies: Replies | None = member(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name) or len(self.name) > _LONGEST_NAME:
