@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from nexus.call import CURRENT, Call, is_in_process
 from nexus.deadline import deadline_in, until
-from nexus.demands import Demands, check_demands
+from nexus.demands import Demands, check_demands, check_matched
 from nexus.errors import NexusError, Retryable
 from nexus.operation import Operation
 from nexus.policy import Policy
@@ -59,10 +59,13 @@ class Runtime:
         operation = self.registry.outside(name) if isinstance(name, str) else name
         session = self.policy.current(session)
         self.policy.check(session, operation)
-        accepted = operation.arguments.accept(arguments, in_process=is_in_process(channel))
+        in_process = is_in_process(channel)
+        accepted = operation.arguments.accept(arguments, in_process=in_process)
         work = Work(operation, accepted, session, channel, deadline_in(timeout), demands)
         if demands is not None:
             check_demands(operation, demands, self.runs)
+        if operation.asks_match is not None and not in_process:
+            check_matched(operation, accepted, demands)
         if self.runs is not None and operation.recorded:
             return await self.runs.run(self, work)
         return await self.perform(work)
@@ -72,6 +75,8 @@ class Runtime:
         attempt = 1
         while True:
             call = Call(self, work.session, work.operation, work.channel)
+            if work.demands is not None:
+                call.match = work.demands.match
             if run is not None:
                 run.begin(call)
             try:
