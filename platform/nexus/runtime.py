@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from nexus.call import CURRENT, USUAL, Call, is_in_process
 from nexus.deadline import deadline_in, until
-from nexus.demands import Demands, Noted, check_demands
+from nexus.demands import Demands, Noted, check_demands, check_matched
 from nexus.errors import NexusError, Retryable
 from nexus.keys import Keys
 from nexus.operation import Effect, Operation
@@ -62,11 +62,14 @@ class Runtime:
         operation = self.registry.outside(name) if isinstance(name, str) else name
         session = self.policy.current(session)
         self.policy.check(session, operation)
-        accepted = operation.arguments.accept(arguments, in_process=is_in_process(channel))
+        in_process = is_in_process(channel)
+        accepted = operation.arguments.accept(arguments, in_process=in_process)
         work = Work(operation, arguments, accepted, session, channel, deadline_in(timeout), demands)
         noted = noted or Noted()
         if demands is not None:
             check_demands(operation, demands, self.runs)
+        if operation.asks_match is not None and not in_process:
+            check_matched(operation, accepted, demands)
         if self.runs is not None and operation.recorded:
             return await self.runs.run(self, work, noted)
         if demands is not None and demands.key is not None and operation.effect is not Effect.READ:
@@ -79,6 +82,8 @@ class Runtime:
         while True:
             terms = None if work.once is None else USUAL  # what is done once is one transaction
             call = Call(self, work.session, work.operation, work.channel, terms=terms)
+            if work.demands is not None:
+                call.match = work.demands.match
             if run is not None:
                 run.begin(call)
             try:

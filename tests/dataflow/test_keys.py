@@ -158,6 +158,23 @@ async def test_a_key_belongs_to_session_operation_and_tenant(shop: Shop) -> None
     assert (await shop.ask("products.delete", "k", id=1)).deleted == 1  # another operation, the same key
 
 
+async def test_a_repetition_is_not_compared_with_what_the_first_has_made(shop: Shop) -> None:
+    """With `if_match` a repetition would find the record in another state: its own."""
+    lamp = await shop.ask(CREATE, None, **LAMP)
+    operation = shop.app.registry["products.update"]
+    assert operation.tag is not None
+    tag = operation.tag(lamp, msgspec.json.encode(lamp))
+
+    async def update(stock: int, if_match: str | None) -> Any:
+        given, demands = {"id": lamp.id, "stock": stock}, Demands(key="k", if_match=if_match)
+        return await shop.app.runtime.invoke("products.update", given, LOCAL, channel="test", demands=demands)
+
+    assert await update(3, tag) == await update(3, tag)
+    for stock, if_match in ((4, tag), (3, None), (3, "*")):
+        with pytest.raises(KeyReused):
+            await update(stock, if_match)
+
+
 async def test_permission_comes_before_the_answer(shop: Shop) -> None:
     may = Session("s", "ann", frozenset({CREATE}))
     await shop.ask(CREATE, "k", may, **LAMP)
