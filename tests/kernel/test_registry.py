@@ -95,8 +95,8 @@ def test_what_is_added_piece_by_piece_is_as_if_at_once() -> None:
     at_once, pieces = Registry(), Registry()
     at_once.add(*operations, hidden)
     before = pieces.verbs("a")
-    for operation in (*operations, hidden):
-        pieces.add(operation)
+    for one in (*operations, hidden):
+        pieces.add(one)
     assert before == {}
     assert pieces.resources() == at_once.resources() == ["a", "b", "c"]
     assert pieces.verbs("a") == at_once.verbs("a") == {"list": operations[0]}
