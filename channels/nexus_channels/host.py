@@ -12,12 +12,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from nexus.app import Nexus
 from nexus.channel import Channel
-from nexus.errors import ConfigurationError, MethodNotAllowed, NotFound
+from nexus.errors import ConfigurationError, MethodNotAllowed, NotFound, Unavailable
 from nexus_channels import asyncapi
 from nexus_channels.asgi import JSON, Reply, allow, answer, refuse, reply_json
 from nexus_channels.guard import Guard
 from nexus_channels.openapi.serving import described, release
 from nexus_channels.pages import pages
+from nexus_channels.readiness import Readiness
 
 Page: TypeAlias = Callable[[Scope], Awaitable[Reply]]
 
@@ -47,10 +48,13 @@ class Host:
         for path in paths:
             if not path.startswith("/") or path.endswith("/") or paths.count(path) > 1:
                 raise ConfigurationError(f"No channel, or no other, can be at '{path}'.")
+        self._readiness = Readiness(app)
         self._described = described(app)
         self._pages: dict[str, Page] = {
             **{path: self._json(content) for path, content in _STATES.items()},
             **{path: file.reply for path, file in pages().items()},
+            "/readyz": self._ready,
+            "/ready": self._ready,
             "/openapi.json": self._document,
         }
 
@@ -62,6 +66,7 @@ class Host:
         """The application's and every channel's own lifespan."""
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self.app.running())
+            stack.push_async_callback(self._readiness.close)
             for channel in self.channels:
                 await stack.enter_async_context(channel.running())
             yield
@@ -80,8 +85,8 @@ class Host:
         else:
             try:
                 reply = await page(scope)
-            except NotFound as missing:
-                await refuse(scope, receive, send, missing)
+            except (NotFound, Unavailable) as failure:
+                await refuse(scope, receive, send, failure)
                 return
             await answer(send, reply, head=scope["method"] == "HEAD")
 
@@ -91,6 +96,10 @@ class Host:
         if made is None:
             made = await asyncio.to_thread(self._described.document, root)
         return 200, made, [JSON, (b"cache-control", b"no-cache")]
+
+    async def _ready(self, scope: Scope) -> Reply:
+        await self._readiness.check()
+        return reply_json({"status": "ok", "channels": [channel.name for channel in self.channels]})
 
     def _json(self, content: Callable[[Host], object]) -> Page:
         async def page(scope: Scope) -> Reply:
@@ -139,16 +148,10 @@ def _live(host: Host) -> dict[str, object]:
     return {"status": "ok"}
 
 
-def _ready(host: Host) -> dict[str, object]:
-    return {"status": "ok", "channels": [channel.name for channel in host.channels]}
-
-
 _METHODS = ("GET", "HEAD", "OPTIONS")
 _STATES: dict[str, Callable[[Host], object]] = {
     "/": _index,
     "/livez": _live,
     "/health": _live,
-    "/readyz": _ready,
-    "/ready": _ready,
     "/asyncapi.json": _frames,
 }
