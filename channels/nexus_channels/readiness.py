@@ -35,7 +35,7 @@ class Readiness:
             self._asked = now
         # Not cancelled when it takes too long: that would wait for an answer, too.
         await asyncio.wait({asking}, timeout=PATIENCE)
-        if not asking.done():
+        if not asking.done() or asking.cancelled():
             raise _not_ready("does not answer")
         if not asking.result():
             raise _not_ready("cannot be reached")
