@@ -474,6 +474,17 @@ async def _updated(stream: httpx2.Response) -> None:
     raise AssertionError("the stream ended")
 
 
+async def test_a_server_that_closes_ends_a_listen_stream_in_order(app: Nexus) -> None:
+    async with AsyncExitStack() as serving:
+        url = await serving.enter_async_context(running_server(app))
+        async with connected(url + "/mcp", "auto") as follower, follower.following(PRODUCTS):
+            async with asyncio.timeout(5):
+                await serving.aclose()
+                assert follower.ended is not None
+                await follower.ended  # no SubscriptionLost
+    assert not is_followed(app)
+
+
 class TestOutbox:
     async def test_what_happens_while_it_is_sent_is_told_again(self) -> None:
         sent: list[object] = []
