@@ -83,8 +83,8 @@ class Operation:
     `details` say more of the arguments, for descriptions.
 
     `tag` makes the entity tag of the record that is the result; with `shows_tag`, changes of the record will
-    ask for it. `matches` says that it honours `if_match`, `asks_match` whether arguments from outside need one
-    beside them.
+    ask for it. `matches` says that it honours `if_match`, `asks_match` whether, for these arguments, who asks
+    from outside must give one.
     """
 
     name: str
