@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import operator
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import msgspec
@@ -14,6 +15,7 @@ from dataflow.model import Model
 from dataflow.naming import snake_case
 from dataflow.nodes.described import details_of
 from dataflow.reading import also_reads
+from nexus.arguments import NOTHING_REFUSED
 from nexus.operation import AsksMatch, Effect, Operation
 
 MOST_RECORDS = 1000
@@ -60,18 +62,11 @@ def older(argument: Any, name: str) -> Any:
     return Annotated[argument, described]
 
 
-_LATER = frozenset(
-    {
-        "cache_backend",
-        "cache_invalidation",
-        "cache_key",
-        "cache_ttl",
-        "cache_warm_up",
-        "read_preference",
-        "streaming",
-    }
+_REFUSED = dict.fromkeys(
+    ("cache_backend", "cache_invalidation", "cache_key", "cache_ttl", "cache_warm_up", "read_preference"),
+    "is not available yet",
 )
-"""Parameters that are documented for every node and not built yet."""
+"""Parameters that are documented for every node, and why they are refused."""
 
 
 def placed(
@@ -83,6 +78,7 @@ def placed(
     *,
     input: type[msgspec.Struct],
     asks_match: AsksMatch | None = None,
+    refused: Mapping[str, str] = NOTHING_REFUSED,
     **parts: Any,
 ) -> Operation:
     """`asks_match` tells of arguments whether they change a record without saying in which state it is;
@@ -100,7 +96,7 @@ def placed(
         effect=effect,
         summary=summary,
         managed=model.managed if effect in (Effect.CREATE, Effect.UPDATE) else frozenset(),
-        later=_LATER - model.fields.keys(),
+        refused={name: why for name, why in {**_REFUSED, **refused}.items() if name not in model.fields},
         model=model.name,
         types={field.name: field.given_type for field in model.fields.values()},
         also_reads=functools.partial(also_reads, model) if effect is Effect.READ else None,
