@@ -10,7 +10,6 @@ from __future__ import annotations
 import datetime
 import hashlib
 import re
-from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -35,16 +34,20 @@ class Tags:
 
     def __call__(self, result: Any, encoded: bytes) -> str | None:
         """The tag of a result, given as JSON, too; a weak one where there is more in it than the record."""
-        if isinstance(result, Mapping):
+        if isinstance(result, dict):
             return None if result["id"] is None else weak(encoded)
-        return None if result.id is None else self._counted(result) or strong(encoded)
+        if result.id is None:
+            return None
+        return (self._counted(result) if self._versioned else None) or strong(encoded)
 
     def of(self, record: Any) -> str:
         """The tag of a record that there is."""
-        return self._counted(record) or strong(msgspec.json.encode(record))
+        counted = self._counted(record) if self._versioned else None
+        return counted or strong(msgspec.json.encode(record))
 
     def _counted(self, record: Any) -> str | None:
-        if not self._versioned or record.version is None or record.created_at is None:
+        """None for what another program has not filled."""
+        if record.version is None or record.created_at is None:
             return None
         made = (record.created_at - _EPOCH) // _MICROSECOND
         return f'"{record.version}-{made:x}-{self._fields}"'

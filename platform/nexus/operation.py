@@ -84,9 +84,10 @@ class Operation:
     other models that it looks at, or gives None where only the values that are still to come can tell.
     `details` say more of the arguments, for descriptions.
 
-    `tag` makes the entity tag of the record that is the result. `matches` says that it honours `if_match`,
-    `asks_match` whether arguments that come from outside need one beside them. `replies` is where its answers
-    are kept for those who repeat it under an idempotency key.
+    `tag` makes the entity tag of the record that is the result; with `shows_tag`, changes of the record will
+    ask for it. `matches` says that it honours `if_match`, `asks_match` whether, for these arguments, who asks
+    from outside must give one. `replies` is where its answers are kept for those who repeat it under an
+    idempotency key.
     """
 
     name: str
@@ -114,6 +115,7 @@ class Operation:
     also_reads: AlsoReads | None = member(default=None, compare=False, repr=False)
     details: Details = member(default=NO_DETAILS, compare=False, repr=False)
     tag: Tag | None = member(default=None, compare=False, repr=False)
+    shows_tag: bool = False
     matches: bool = False
     asks_match: AsksMatch | None = member(default=None, compare=False, repr=False)
     replies: Replies | None = member(default=None, compare=False, repr=False)

@@ -172,7 +172,8 @@ class Rest:
             location = quote(f"{root}/{resource}/") + quote(str(created), safe="")
             headers.append((b"location", location.encode()))
         body = msgspec.json.encode(result)
-        if (tag := _tag(operation, result, body)) is not None:
+        tag = None if operation.tag is None else operation.tag(result, body)
+        if tag is not None:
             headers.append((b"etag", tag.encode()))
         return 201, body, headers
 
@@ -180,12 +181,12 @@ class Rest:
         operation = self._placed(scope, method, resource, _RECORD, on_record=True)
         form_wanted(scope)
         asked = asked_of(scope)
-        known = known_of(asked)
+        known = known_of(asked) if asked else None
         result = await self._run(scope, receive, method, operation, record, asked)
         if result is None and method == "DELETE":
             return 204, b"", []
         body = msgspec.json.encode(result)
-        tag = _tag(operation, result, body)
+        tag = None if operation.tag is None else operation.tag(result, body)
         if tag is None:
             return 200, body, [JSON]
         headers = [JSON, (b"etag", tag.encode())]
@@ -353,10 +354,6 @@ class Rest:
         if len(query) > self._limit:
             raise TooLarge(f"The query is longer than {self._limit} bytes.")
         return arguments_from(operation, query_pairs(query), given)
-
-
-def _tag(operation: Operation, result: Any, body: bytes) -> str | None:
-    return None if operation.tag is None else operation.tag(result, body)
 
 
 def _no_body(method: str) -> InvalidInput:

@@ -77,8 +77,8 @@ def placed(
     summary: str,
     *,
     input: type[msgspec.Struct],
-    asks_match: AsksMatch | None = None,
     refused: Mapping[str, str] = NOTHING_REFUSED,
+    asks_match: AsksMatch | None = None,
     **parts: Any,
 ) -> Operation:
     """`asks_match` tells of arguments whether they change a record without saying in which state it is;
@@ -88,6 +88,7 @@ def placed(
     return Operation(
         input=input,
         asks_match=asks_match if model.require_if_match else None,
+        shows_tag=model.require_if_match and "tag" in parts,
         details=details_of(model, verb, input.__struct_fields__),
         name=f"{model.route}.{verb}",
         resource=model.route,
