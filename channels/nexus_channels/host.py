@@ -24,7 +24,7 @@ Page: TypeAlias = Callable[[Scope], Awaitable[Reply]]
 
 def build_host(app: Nexus) -> ASGIApp:
     """What any ASGI server can serve; ours does."""
-    return Guard(Host(app), app.sessions)
+    return Guard(Host(app), app.sessions, app.settings)
 
 
 class Host:
@@ -36,6 +36,7 @@ class Host:
 
     def __init__(self, app: Nexus) -> None:
         self.app = app
+        app.runtime.request_timeout = app.settings.request_timeout or None
         self.channels = app.load_channels()
         self._router = Router(
             routes=[ChannelRoute(channel, app) for channel in self.channels],

@@ -22,6 +22,7 @@ from nexus.errors import (
 )
 from nexus.operation import Effect, Operation
 from nexus.ports import Progress, Resource, Terms, Unit
+from nexus.request import REQUEST
 from nexus.session import Session
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class Call:
     call may do more than one thing: its statements then go through one transaction per resource, begun at
     the first of them, by its `terms`. Otherwise its one statement commits by itself; `kept` says that this
     has happened, `unsure` that a part may have been committed and nobody heard. After `deadline` statements
-    are cancelled. `progress` is told of a workflow's nodes.
+    are cancelled. `progress` is told of a workflow's nodes. `request` is the id of what it is done for.
     """
 
     __slots__ = (
@@ -64,6 +65,7 @@ class Call:
         "operation",
         "over",
         "progress",
+        "request",
         "runtime",
         "session",
         "terms",
@@ -91,6 +93,7 @@ class Call:
         self.kept = False
         self.over = False
         self.progress: Progress | None = None
+        self.request = REQUEST.get()
         self.written: set[Resource] = set()
         self.loop = asyncio.get_running_loop()
         self.unsure = False

@@ -24,6 +24,13 @@ class Settings:
     `record_runs` says whether runs of workflows are recorded; of those that have ended the last `runs_kept`
     are kept, for `runs_days` days. `background_runs` is how many may go on unattended at once.
 
+    `cors_origins` names the origins whose pages may use the server, with commas between them, or `*`.
+    `rate_limit` is how often a session may ask, as in `100/s` or `1000/min`; without it as often as it likes.
+    A request must have come whole after `receive_timeout` seconds, and an operation that is asked for over
+    the network must have ended after `request_timeout`; 0 is no limit. `compression` says whether responses
+    are compressed for those who accept it, `access_log` whether each request is logged. When it is told to
+    end, a server first serves for `drain` more seconds, while it says that it is not ready.
+
     `template_env` names the variables of the environment that templates of workflows may read, with commas
     between them.
     """
@@ -39,6 +46,13 @@ class Settings:
     runs_days: int = 30
     background_runs: int = 100
     template_env: str = ""
+    cors_origins: str = ""
+    rate_limit: str = ""
+    receive_timeout: float = 30.0
+    request_timeout: float = 0.0
+    compression: bool = False
+    access_log: bool = False
+    drain: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
@@ -47,6 +61,12 @@ class Settings:
             raise ConfigurationError("NEXUS_BODY_LIMIT must be a positive number of bytes.")
         if not 0 <= self.shutdown <= 60:
             raise ConfigurationError("NEXUS_SHUTDOWN must be between 0 and 60 seconds.")
+        if not 0 <= self.drain <= 600:
+            raise ConfigurationError("NEXUS_DRAIN must be between 0 and 600 seconds.")
+        if not self.receive_timeout >= 0 or not self.request_timeout >= 0:
+            raise ConfigurationError(
+                "NEXUS_RECEIVE_TIMEOUT and NEXUS_REQUEST_TIMEOUT must be numbers of seconds; 0 is no limit."
+            )
         if min(self.runs_kept, self.runs_days, self.background_runs) < 1:
             raise ConfigurationError(
                 "NEXUS_RUNS_KEPT, NEXUS_RUNS_DAYS and NEXUS_BACKGROUND_RUNS must be at least 1.",

@@ -34,6 +34,8 @@ class Runtime:
         self.policy = policy
         self.feed = feed
         self.runs: Runs | None = None
+        self.request_timeout: float | None = None
+        """For what others ask for, where they do not say how long it may take."""
 
     async def invoke(
         self,
@@ -61,6 +63,8 @@ class Runtime:
         session = self.policy.current(session)
         self.policy.check(session, operation)
         accepted = operation.arguments.accept(arguments, in_process=is_in_process(channel))
+        if timeout is None and not background and not is_in_process(channel):
+            timeout = self.request_timeout
         work = Work(operation, accepted, session, channel, deadline_in(timeout))
         if self.runs is not None and operation.recorded:
             return await self.runs.run(self, work, key=key, background=background)

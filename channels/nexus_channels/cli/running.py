@@ -15,6 +15,7 @@ import msgspec
 from nexus import LOCAL, Nexus
 from nexus.arguments import Given
 from nexus.feed import Subscription
+from nexus.request import REQUEST, new_request
 from nexus_channels.cli.output import write
 
 CHANNEL = "cli"
@@ -31,6 +32,7 @@ def run(application: Nexus, name: str, arguments: Given) -> Any:
 
 
 async def _run(application: Nexus, name: str, arguments: Given) -> Any:
+    REQUEST.set(new_request())
     async with application.running():
         return await application.runtime.invoke(name, arguments, LOCAL, channel=CHANNEL)
 
