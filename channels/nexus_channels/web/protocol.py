@@ -113,7 +113,7 @@ class Protocol(HttpToolsProtocol):
 
     def _useless_upgrade(self) -> NexusError | None:
         """What comes after the headers is not read where another protocol is asked for."""
-        if self.parser.get_method() != b"CONNECT" and not has_body(self.scope):
+        if self.parser.get_method() != b"CONNECT" and not has_body(dict(self.scope)):
             return None
         return Malformed("There is nothing to upgrade to but websocket.", remedy="Do not ask for it.")
 
