@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import ipaddress
 import time
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -20,7 +23,7 @@ from nexus.errors import (
 )
 from nexus.request import REQUEST, request_of
 from nexus.session import Session, Sessions
-from nexus_channels.asgi import Header, answer, refuse, unexpected
+from nexus_channels.asgi import Header, answer, refuse, route_path, unexpected
 from nexus_channels.pages import PAGES
 from nexus_channels.web.access import log_access
 from nexus_channels.web.compression import compressing
@@ -47,10 +50,20 @@ class Guard:
     ConfigurationError for settings that cannot be honoured.
     """
 
-    def __init__(self, app: ASGIApp, sessions: Sessions, settings: Settings | None = None) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        sessions: Sessions,
+        settings: Settings | None = None,
+        *,
+        is_open: Callable[[Scope], bool] = lambda _: False,
+    ) -> None:
+        """`is_open` says which addresses beside OPEN_PATHS are answered without a credential; one that is
+        shown there is looked at."""
         settings = settings or Settings()
         self._app = app
         self._sessions = sessions
+        self._is_open = is_open
         self._cors = Cors(settings.cors_origins, open_to_all=sessions.open) if settings.cors_origins else None
         self._rates = Rates(rate_from(settings.rate_limit)) if settings.rate_limit else None
         self._compress = settings.compression
@@ -93,9 +106,10 @@ class Guard:
                 if http and self._cors is not None and is_preflight(scope["method"], headers):
                     await answer(identified, self._cors.preflight())
                     return
-                if scope["path"] not in OPEN_PATHS:
-                    scope["nexus.session"] = await self._admitted(scope, headers, added)
-                elif self.draining and scope["path"] in READINESS:
+                path = route_path(scope)
+                if path not in OPEN_PATHS:
+                    await self._identify(scope, headers, added)
+                elif self.draining and path in READINESS:
                     raise Unavailable("The server is closing.")
             except NexusError as failure:
                 await refuse(scope, receive, identified, failure)
@@ -115,12 +129,20 @@ class Guard:
             if self._logs:
                 log_access(scope, status, time.perf_counter() - begun)
 
-    async def _admitted(self, scope: Scope, headers: dict[bytes, bytes], added: list[Header]) -> Session:
-        """Who asks, and may ask once more."""
+    async def _identify(self, scope: Scope, headers: dict[bytes, bytes], added: list[Header]) -> None:
+        """Find out who asks, and count it."""
         credential = _credential(headers)
-        rates = self._rates
-        if rates is None:
-            return await self._sessions.resolve(credential)
+        if credential is None and not self._sessions.open and self._is_open(scope):
+            return
+        if self._rates is None:
+            scope["nexus.session"] = await self._sessions.resolve(credential)
+        else:
+            scope["nexus.rates"] = self._rates
+            scope["nexus.session"] = await self._counted(self._rates, scope, credential, added)
+
+    async def _counted(
+        self, rates: Rates, scope: Scope, credential: str | None, added: list[Header]
+    ) -> Session:
         address = (scope.get("client") or ("",))[0]
         try:
             rates.admit(address, credential)
@@ -133,7 +155,6 @@ class Guard:
         except RateLimited as failure:
             added += rates.refusal(failure)
             raise
-        scope["nexus.rates"] = rates
         return session
 
     def _check_sender(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
@@ -145,6 +166,10 @@ class Guard:
         host = headers.get(b"host", b"")
         if not host and b"host" not in headers and scope.get("http_version") == "1.1":
             raise Malformed("The request has no Host header.")
+        if self._sessions.open and _is_elsewhere(scope.get("client")):
+            raise Forbidden(
+                "Without an API key this server answers to its own machine only.", remedy="Set NEXUS_API_KEY."
+            )
         if self._sessions.open and not _names_loopback(host):
             raise Misdirected(
                 f"This server does not answer to the host '{host.decode('latin-1')[:80]}'.",
@@ -170,6 +195,21 @@ class Guard:
 def _text(headers: dict[bytes, bytes], name: bytes) -> str | None:
     value = headers.get(name)
     return None if value is None else value.decode("latin-1")
+
+
+def _is_elsewhere(client: Sequence[Any] | None) -> bool:
+    """Whether a request comes from another machine. Our own server listens where none can ask; others do
+    what they are told."""
+    return client is not None and _is_foreign(client[0])
+
+
+@functools.lru_cache(maxsize=256)
+def _is_foreign(address: str) -> bool:
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:
+        return False  # a test's client, or one of a unix socket
+    return not (getattr(found, "ipv4_mapped", None) or found).is_loopback
 
 
 def _credential(headers: dict[bytes, bytes]) -> str | None:

@@ -18,13 +18,15 @@ from types import FrameType
 from typing import Any
 
 import uvicorn
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from nexus.app import Nexus
 from nexus.config import is_loopback
-from nexus.errors import ConfigurationError
+from nexus.errors import ConfigurationError, NotFound
 from nexus.request import log_requests
-from nexus_channels.guard import Guard
-from nexus_channels.host import Host
+from nexus_channels.asgi import refuse, route_path
+from nexus_channels.host import Application
+from nexus_channels.mcp.channel import McpChannel
 from nexus_channels.web.protocol import Protocol, protocol_for
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -50,29 +52,29 @@ def serve(app: Nexus, *, host: str | None = None, port: int | None = None) -> No
         logging.getLogger("nexus.access").setLevel(logging.INFO)
     if not logging.getLogger().handlers:
         logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s [%(request)s]: %(message)s")
-    listener = _listen(app, host, port)
-    server = _Server(app, listener, announce=_announce)
-    with listener:
-        server.run(sockets=[listener])
-    server.finished()
+    with contextlib.ExitStack() as stack:
+        listeners = _listen_all(app, host, port, stack)
+        server = _Server(app, listeners, announce=_announce)
+        server.run(sockets=listeners)
+        server.finished()
 
 
 @asynccontextmanager
 async def running_server(app: Nexus, *, host: str | None = None, port: int | None = 0) -> AsyncIterator[str]:
     """Serve in the running event loop for as long as the context is open; gives the base URL."""
-    listener = _listen(app, host, port)
-    started = asyncio.Event()
-    server = _Server(app, listener, announce=lambda _: started.set(), signals=False)
-    serving = asyncio.create_task(server.serve(sockets=[listener]))
-    serving.add_done_callback(lambda _: started.set())
-    try:
-        await started.wait()
-        if not serving.done():
-            yield server.base_url
-    finally:
-        server.should_exit = True
-        await serving
-        listener.close()
+    with contextlib.ExitStack() as stack:
+        listeners = _listen_all(app, host, port, stack)
+        started = asyncio.Event()
+        server = _Server(app, listeners, announce=lambda _: started.set(), signals=False)
+        serving = asyncio.create_task(server.serve(sockets=listeners))
+        serving.add_done_callback(lambda _: started.set())
+        try:
+            await started.wait()
+            if not serving.done():
+                yield server.base_url
+        finally:
+            server.should_exit = True
+            await serving
 
 
 class _Server(uvicorn.Server):
@@ -81,21 +83,23 @@ class _Server(uvicorn.Server):
     def __init__(
         self,
         app: Nexus,
-        listener: socket.socket,
+        listeners: list[socket.socket],
         *,
         announce: Callable[[_Server], None],
         signals: bool = True,
     ) -> None:
         self.app = app
-        self.host = Host(app)
-        self.base_url = _url(listener)
+        served = Application(app)
+        self.host = served.host
+        self.base_url = _url(listeners[0])
+        self.mcp_url = _url(listeners[1]) if len(listeners) > 1 else ""
         self._announce = announce
         self._signals = signals
-        self._guard = Guard(self.host, app.sessions, app.settings)
+        self._guard = served.guard
         self._deadline: threading.Timer | None = None
         super().__init__(
             uvicorn.Config(
-                self._guard,
+                McpPort(served, listeners[1].getsockname()[1]) if self.mcp_url else served,
                 loop="uvloop" if sys.platform != "win32" else "asyncio",
                 http=protocol_for(app.settings.receive_timeout, app.settings.body_limit),
                 ws="websockets-sansio",
@@ -198,6 +202,21 @@ class _Server(uvicorn.Server):
             self._deadline.cancel()
 
 
+class McpPort:
+    """A port on which there is MCP and nothing else."""
+
+    def __init__(self, app: ASGIApp, port: int) -> None:
+        self._app = app
+        self._port = port
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if (scope.get("server") or (None, None))[1] == self._port and route_path(scope) != McpChannel.path:
+            nothing = NotFound(f"On this port there is nothing but '{McpChannel.path}'.")
+            await refuse(scope, receive, send, nothing)
+        else:
+            await self._app(scope, receive, send)
+
+
 def _end() -> None:
     print("Something did not end in time; it was left behind.", file=sys.stderr)
     sys.stdout.flush()
@@ -205,9 +224,20 @@ def _end() -> None:
     os._exit(0)
 
 
-def _listen(app: Nexus, host: str | None, port: int | None) -> socket.socket:
+def _listen_all(
+    app: Nexus, host: str | None, port: int | None, stack: contextlib.ExitStack
+) -> list[socket.socket]:
+    """The port of everything, and the one that MCP has of its own, if any."""
     host = app.settings.host if host is None else host
-    port = app.settings.port if port is None else port
+    ports = [app.settings.port if port is None else port]
+    if app.settings.mcp_port is not None:
+        if McpChannel.name not in app.channels:
+            raise ConfigurationError("mcp_port is given, and MCP is not served.", remedy="Leave it out.")
+        ports.append(app.settings.mcp_port)
+    return [stack.enter_context(_listen(app, host, one)) for one in ports]
+
+
+def _listen(app: Nexus, host: str, port: int) -> socket.socket:
     if app.sessions.open and not is_loopback(host):
         raise ConfigurationError(
             f"Without an API key, '{host}' would let in everybody who can reach it.",
@@ -250,6 +280,8 @@ def _announce(server: _Server) -> None:
     print(f"Serving {server.app.title} on {server.base_url}", file=sys.stderr)
     for channel in server.host.channels:
         print(f"  {channel.hint(server.base_url)}", file=sys.stderr)
+    if server.mcp_url:
+        print(f"  {'MCP':<10} {server.mcp_url}{McpChannel.path} (the same)", file=sys.stderr)
     print(f"  {'CLI':<10} {_cli_hint(server.app)}", file=sys.stderr, flush=True)
 
 

@@ -19,8 +19,9 @@ _FOR_TESTS = PREFIX + "TEST_"
 class Settings:
     """Each is the environment variable of its name: `api_key` is NEXUS_API_KEY.
 
-    `body_limit` bounds one request, in bytes, on every channel. `shutdown` is how many seconds running
-    requests get to end. `app` is where the CLI finds the application: `module:name` or `path.py:name`.
+    `mcp_port` opens MCP on a port of its own as well. `body_limit` bounds one request, in bytes, on every
+    channel. `shutdown` is how many seconds running requests get to end. `app` is where the CLI finds the
+    application: `module:name` or `path.py:name`.
     `record_runs` says whether runs of workflows are recorded; of those that have ended the last `runs_kept`
     are kept, for `runs_days` days. `background_runs` is how many may go on unattended at once.
 
@@ -38,6 +39,7 @@ class Settings:
     app: str = ""
     host: str = "127.0.0.1"
     port: int = 8000
+    mcp_port: int | None = None
     api_key: str | None = None
     body_limit: int = 1 << 20
     shutdown: float = 3.0
@@ -55,8 +57,13 @@ class Settings:
     drain: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.port <= 65535:
-            raise ConfigurationError(f"The port {self.port} is not between 0 and 65535.")
+        for port in (self.port, self.mcp_port or 0):
+            if not 0 <= port <= 65535:
+                raise ConfigurationError(f"The port {port} is not between 0 and 65535.")
+        if self.port and self.port == self.mcp_port:
+            raise ConfigurationError(
+                f"The port {self.port} serves MCP already.", remedy="Leave mcp_port out, or choose another."
+            )
         if self.body_limit < 1:
             raise ConfigurationError("NEXUS_BODY_LIMIT must be a positive number of bytes.")
         if not 0 <= self.shutdown <= 60:

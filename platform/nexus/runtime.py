@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from nexus.call import CURRENT, Call, is_in_process
 from nexus.deadline import deadline_in, until
-from nexus.errors import InvalidInput, NexusError, Retryable
+from nexus.demands import Demands, check_demands
+from nexus.errors import NexusError, Retryable
 from nexus.operation import Operation
 from nexus.policy import Policy
 from nexus.registry import Registry
@@ -45,17 +46,15 @@ class Runtime:
         *,
         channel: str,
         timeout: float | None = None,
-        key: str | None = None,
-        background: bool = False,
+        demands: Demands | None = None,
     ) -> Any:
         """Run one operation for `session`: check the permission, validate the arguments, run, commit, and
         only then wake the feed. Whatever fails, nothing of it stays behind. What the database gave up in
         favour of another transaction is begun anew, a few times. Only code in this process has an Operation
         to give instead of its name.
 
-        A run of a workflow is recorded. With an idempotency `key`, a start that was made before, by this
-        session and with the same input, is not made again: it gives that run's result, or Started while it
-        goes on. In the `background` the answer is Started, as soon as that is recorded.
+        A run of a workflow is recorded; what a start that is repeated under its key meets while the first
+        goes on is Started.
 
         Raises NexusError only; what a handler raises otherwise is logged and becomes the root of the tree,
         without its message."""
@@ -63,16 +62,13 @@ class Runtime:
         session = self.policy.current(session)
         self.policy.check(session, operation)
         accepted = operation.arguments.accept(arguments, in_process=is_in_process(channel))
-        if timeout is None and not background and not is_in_process(channel):
+        if timeout is None and (demands is None or not demands.background) and not is_in_process(channel):
             timeout = self.request_timeout
-        work = Work(operation, accepted, session, channel, deadline_in(timeout))
+        work = Work(operation, accepted, session, channel, deadline_in(timeout), demands)
+        if demands is not None:
+            check_demands(operation, demands, self.runs)
         if self.runs is not None and operation.recorded:
-            return await self.runs.run(self, work, key=key, background=background)
-        if key is not None or background:
-            raise InvalidInput(
-                f"Runs of '{operation.name}' are not recorded: it cannot have an idempotency key, nor go on"
-                " in the background."
-            )
+            return await self.runs.run(self, work)
         return await self.perform(work)
 
     async def perform(self, work: Work, run: Running | None = None) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nexus import Call, Effect, Nexus, Operation, Registry, operation
+from nexus import Call, Effect, Operation, Registry, operation
 from nexus.errors import RegistrationError, UnknownOperation
 
 
@@ -87,14 +87,3 @@ def test_a_function_without_annotations_cannot_be_an_operation() -> None:
     for wrong in (bare, starred, synchronous):
         with pytest.raises(RegistrationError):
             operation(wrong)
-
-
-def test_an_application_refuses_options_that_it_cannot_honour() -> None:
-    with pytest.raises(TypeError, match="did you mean 'enable_mcp'"):
-        Nexus(enable_mpc=True)
-    from nexus.errors import ConfigurationError
-
-    for refused in ({"auth_config": {}}, {"enable_cli": False}, {"auto_discovery": True}, {"enable_api": 1}):
-        with pytest.raises(ConfigurationError):
-            Nexus(**refused)  # type: ignore[arg-type]
-    assert "mcp" not in Nexus(enable_mcp=False, auto_discovery=False, channels_synced=True).channels

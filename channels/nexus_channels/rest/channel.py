@@ -24,6 +24,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from nexus.arguments import malformed, pointer
 from nexus.config import Settings
+from nexus.demands import Demands
 from nexus.errors import (
     InvalidArguments,
     InvalidInput,
@@ -51,13 +52,14 @@ from nexus_channels.asgi import (
     read_body,
     reply_json,
     reply_problem,
+    root_of,
     unexpected,
     unquoted,
 )
 from nexus_channels.rest.forms import Form, form_wanted, rows_form, streams, takes_rows
 from nexus_channels.rest.query import arguments_from, next_page
 from nexus_channels.rest.rows import arguments_of_rows
-from nexus_channels.rest.runs import CANCEL, RUNS, WAITING, How, how_to_start, reply_started
+from nexus_channels.rest.runs import CANCEL, RUNS, demands_of, reply_started
 from nexus_channels.rest.stream import Streamed
 
 _COLLECTION = {"GET": "list", "POST": "create"}
@@ -208,10 +210,10 @@ class Rest:
         return reply_json(described)
 
     async def _execute(self, scope: Scope, receive: Receive, method: str, operation: Operation) -> Reply:
-        how = how_to_start(scope, operation, recording=self._runtime.runs is not None)
-        result = await self._run(scope, receive, method, operation, how=how)
+        demands = demands_of(scope, operation, recording=self._runtime.runs is not None)
+        result = await self._run(scope, receive, method, operation, demands=demands)
         if isinstance(result, Started):
-            return reply_started(scope, result, how)
+            return reply_started(scope, result, demands)
         return reply_json(result)
 
     async def _cancel(self, scope: Scope, receive: Receive, method: str, run: str) -> Reply:
@@ -224,7 +226,7 @@ class Rest:
     def _overview(self, scope: Scope, method: str) -> Reply:
         _allow_only(scope, method, ("GET",))
         _take_no_arguments(scope, "api")
-        root = scope.get("root_path", "")
+        root = root_of(scope)
         resources = [
             {"name": name, "path": f"{root}/{name}", "verbs": list(self._registry.verbs(name))}
             for name in self._registry.resources()
@@ -276,7 +278,7 @@ class Rest:
         method: str,
         operation: Operation,
         record: str | None = None,
-        how: How = WAITING,
+        demands: Demands | None = None,
     ) -> Any:
         arguments: dict[str, object] | bytes
         if method in _IN_QUERY:
@@ -292,17 +294,17 @@ class Rest:
             arguments = await read_body(scope, receive, self._limit) or b"{}"
             if record is not None:
                 arguments = _with_id(operation, arguments, record)
-        return await self._invoke(scope, operation, arguments, how)
+        return await self._invoke(scope, operation, arguments, demands)
 
     async def _invoke(
         self,
         scope: Scope,
         operation: Operation,
         arguments: dict[str, object] | bytes,
-        how: How = WAITING,
+        demands: Demands | None = None,
     ) -> Any:
         session: Session = scope["nexus.session"]
-        return await self._runtime.invoke(operation.name, arguments, session, channel="rest", **how)
+        return await self._runtime.invoke(operation.name, arguments, session, channel="rest", demands=demands)
 
     async def _stream(
         self, scope: Scope, receive: Receive, operation: Operation, form: Form, media: str

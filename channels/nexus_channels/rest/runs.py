@@ -6,15 +6,14 @@ POST …/execute   with `Prefer: respond-async`: 202, and where the run can be l
 
 from __future__ import annotations
 
-from typing import TypedDict
-
 import msgspec
 from starlette.types import Scope
 
+from nexus.demands import Demands
 from nexus.errors import InvalidInput
 from nexus.operation import Operation
 from nexus.runs.record import Started
-from nexus_channels.asgi import JSON, Reply
+from nexus_channels.asgi import JSON, Reply, root_of
 
 RUNS = "runs"
 CANCEL = "/cancel"
@@ -22,17 +21,7 @@ CANCEL = "/cancel"
 _ASYNC = "respond-async"
 
 
-class How(TypedDict):
-    """How a run is to be started: arguments of Runtime.invoke."""
-
-    key: str | None
-    background: bool
-
-
-WAITING: How = {"key": None, "background": False}
-
-
-def how_to_start(scope: Scope, operation: Operation, *, recording: bool) -> How:
+def demands_of(scope: Scope, operation: Operation, *, recording: bool) -> Demands | None:
     """Raises InvalidInput for more than one key. A preference that cannot be honoured, as runs of this
     operation are not recorded, is left aside, which its RFC allows."""
     keys: list[str] = []
@@ -45,14 +34,16 @@ def how_to_start(scope: Scope, operation: Operation, *, recording: bool) -> How:
     if len(keys) > 1:
         raise InvalidInput("There is more than one Idempotency-Key.")
     background = _ASYNC in preferences and operation.recorded and recording
-    return {"key": _unquoted(keys[0]) if keys else None, "background": background}
+    if not keys and not background:
+        return None
+    return Demands(key=_unquoted(keys[0]) if keys else None, background=background)
 
 
-def reply_started(scope: Scope, started: Started, how: How) -> Reply:
+def reply_started(scope: Scope, started: Started, demands: Demands | None) -> Reply:
     """202: the run goes on, and here it is."""
-    location = f"{scope.get('root_path', '')}/{RUNS}/{started.run_id}"
+    location = f"{root_of(scope)}/{RUNS}/{started.run_id}"
     headers = [JSON, (b"location", location.encode())]
-    if how["background"]:
+    if demands is not None and demands.background:
         headers.append((b"preference-applied", _ASYNC.encode()))
     return 202, msgspec.json.encode(started), headers
 

@@ -11,6 +11,7 @@ import msgspec
 
 from nexus.block import finish
 from nexus.call import NESTED, Call, is_unheard
+from nexus.demands import Demands
 from nexus.errors import NexusError
 from nexus.operation import Operation
 from nexus.ports import Row
@@ -36,6 +37,7 @@ class Work(msgspec.Struct, frozen=True):
     session: Session
     channel: str
     deadline: float | None = None
+    demands: Demands | None = None
 
 
 class Running:

@@ -87,11 +87,12 @@ class Runs:
         self._others = Others(self.owner)
         self._pulses: dict[asyncio.AbstractEventLoop, Pulse] = {}
 
-    async def run(
-        self, runtime: Runtime, work: Work, *, key: str | None = None, background: bool = False
-    ) -> Any:
+    async def run(self, runtime: Runtime, work: Work) -> Any:
         """Run and record: the result; in the background, Started. With a key that was used before for the
         same input, what became of that run."""
+        key, background = (
+            (None, False) if work.demands is None else (work.demands.key, work.demands.background)
+        )
         if background and (self._closing or len(self.background) >= self._keeping.background):
             raise Unavailable(
                 "The server is closing."
