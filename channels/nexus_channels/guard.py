@@ -38,7 +38,6 @@ _STARTS = frozenset({"http.response.start", "websocket.accept", "websocket.http.
 _SAFE = frozenset({"GET", "HEAD"})
 _ONCE = frozenset({b"host", b"authorization", b"x-api-key", b"content-type"})
 _DEFAULT_PORTS = {b"http": b":80", b"https": b":443"}
-_CLOSE: Header = (b"connection", b"close")
 
 
 class Guard:
@@ -69,7 +68,7 @@ class Guard:
         self._compress = settings.compression
         self._logs = settings.access_log
         self.draining = False
-        """Set by a server that ends soon: it is not ready, and connections are not kept."""
+        """Set by a server that ends soon, and so is not ready."""
         self.closing = False
         """Set by a server that from now on cancels requests because it ends."""
 
@@ -95,8 +94,6 @@ class Guard:
             if message["type"] in _STARTS:
                 status = message.get("status", 101)
                 message["headers"] = [*message.get("headers", ()), *added]
-                if self.draining and http:
-                    message["headers"].append(_CLOSE)
             await send(message)
 
         before = REQUEST.set(request)

@@ -96,12 +96,13 @@ class _Server(uvicorn.Server):
         self._announce = announce
         self._signals = signals
         self._guard = served.guard
+        self._protocol = protocol_for(app.settings.receive_timeout, app.settings.body_limit)
         self._deadline: threading.Timer | None = None
         super().__init__(
             uvicorn.Config(
                 McpPort(served, listeners[1].getsockname()[1]) if self.mcp_url else served,
                 loop="uvloop" if sys.platform != "win32" else "asyncio",
-                http=protocol_for(app.settings.receive_timeout, app.settings.body_limit),
+                http=self._protocol,
                 ws="websockets-sansio",
                 ws_max_size=app.settings.body_limit * _LONGEST_FRAME,
                 ws_per_message_deflate=False,
@@ -137,7 +138,7 @@ class _Server(uvicorn.Server):
 
     async def _drain(self) -> None:
         """Serve on for a while, so that who sends requests here can see that it is over, and stop."""
-        self._guard.draining = True
+        self._guard.draining = self._protocol.draining = True
         until = asyncio.get_running_loop().time() + self.app.settings.drain
         while (left := until - asyncio.get_running_loop().time()) > 0:
             self._check_times()
@@ -155,8 +156,12 @@ class _Server(uvicorn.Server):
             if websocket is None or not isinstance(connection, websocket):
                 connection.shutdown()
         self.app.feed.close()
-        if tasks := self._unfinished():
-            await asyncio.wait(tasks, timeout=self.app.settings.shutdown)
+        now = asyncio.get_running_loop().time
+        until = now() + self.app.settings.shutdown
+        while (
+            tasks := self._unfinished()
+        ) and now() < until:  # with one may begin the next of its connection
+            await asyncio.wait(tasks, timeout=until - now(), return_when=asyncio.FIRST_COMPLETED)
         if tasks := self._unfinished():
             self._guard.closing = True
             for task in tasks:

@@ -28,6 +28,8 @@ class Protocol(HttpToolsProtocol):
 
     receive_timeout = 0.0
     largest_url = 1 << 20
+    draining = False
+    """Set on it, too, by a server that ends soon: connections are not kept."""
 
     flow: FlowControl
 
@@ -122,6 +124,8 @@ class Protocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._active = cycle
+        if self.draining and not self.pipeline:
+            cycle.keep_alive = False
         super()._start_asgi_task(cycle, app)
 
     # What does not come, or cannot be read
