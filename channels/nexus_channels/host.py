@@ -17,6 +17,7 @@ from nexus_channels import asyncapi
 from nexus_channels.asgi import JSON, Reply, allow, answer, refuse, reply_json, root_of, rooted, route_path
 from nexus_channels.beside import Beside
 from nexus_channels.guard import Guard
+from nexus_channels.mcp.channel import McpChannel
 from nexus_channels.openapi.serving import described, release
 from nexus_channels.pages import pages
 
@@ -27,13 +28,17 @@ class Application:
     """What any ASGI server can serve, and any ASGI application mount; ours serves it.
 
     A server that speaks the lifespan protocol starts and ends what it needs. What it is mounted into
-    does not, and takes `lifespan` as its own: `FastAPI(lifespan=mounted.lifespan)`.
+    does not, and takes `lifespan` as its own: `FastAPI(lifespan=mounted.lifespan)`. `mcp_port` is a port of
+    the server on which there is MCP and nothing else.
     """
 
-    def __init__(self, app: Nexus) -> None:
+    def __init__(self, app: Nexus, *, mcp_port: int | None = None) -> None:
         self.host = Host(app)
         beside = self.host.beside
-        self.guard = Guard(beside.wrap(self.host), app.sessions, app.settings, is_open=beside.is_open)
+        inside = beside.wrap(self.host)
+        if mcp_port is not None:
+            inside = McpPort(inside, mcp_port)
+        self.guard = Guard(inside, app.sessions, app.settings, is_open=beside.is_open)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -46,6 +51,21 @@ class Application:
         """To be entered by the application that this is mounted into, which gives itself."""
         async with self.host.running():
             yield
+
+
+class McpPort:
+    """A port on which there is MCP and nothing else."""
+
+    def __init__(self, app: ASGIApp, port: int) -> None:
+        self._app = app
+        self._port = port
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if (scope.get("server") or (None, None))[1] == self._port and route_path(scope) != McpChannel.path:
+            nothing = NotFound(f"On this port there is nothing but '{McpChannel.path}'.")
+            await refuse(scope, receive, send, nothing)
+        else:
+            await self._app(scope, receive, send)
 
 
 class Host:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from nexus.runtime import Runtime
 
 USUAL = Terms()
+_UNLOCKED = Terms(read_only=True)
 
 CURRENT: contextvars.ContextVar[Call | None] = contextvars.ContextVar("nexus_call", default=None)
 """The call that the running task works for; what a program does directly joins it."""
@@ -153,6 +154,16 @@ class Call:
             part.written = self.written
             part._block = await self._opened().inside()
         return part
+
+    def without_locks(self) -> Call:
+        """The same work, for reading what it does not write: such records may change meanwhile."""
+        if not self.atomic:
+            return self
+        reading = Call(
+            self.runtime, self.session, self.operation, self.channel, terms=_UNLOCKED, deadline=self.deadline
+        )
+        reading._run_id, reading.written, reading._block = self.run_id, self.written, self._opened()
+        return reading
 
     def adopt(self, part: Call) -> None:
         """Let a part that was a transaction of its own end with this call, which does nothing after it."""

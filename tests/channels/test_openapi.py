@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import httpx2
 import msgspec
@@ -16,6 +16,7 @@ import pytest
 from dataflow import DataFlow
 from nexus import Effect, Nexus, Operation, Settings
 from nexus_channels.openapi import Described, describe
+from nexus_channels.openapi.around import Limits
 from nexus_channels.server import running_server
 
 
@@ -128,6 +129,26 @@ class TestDocument:
         assert locked["paths"]["/livez"]["get"]["security"] == []
         assert "401" in locked["paths"]["/api/orders"]["get"]["responses"]
 
+    def test_the_limits_that_there_are(self, shop: Nexus) -> None:
+        def told(path: str, method: str, **limits: bool) -> set[str]:
+            document = described(shop, limits=Limits(**limits))
+            return set(document["paths"][path][method]["responses"]) & {"408", "429", "431", "504"}
+
+        assert told("/api/orders", "post") == {"431"}
+        assert told("/api/orders", "post", rate=True, receiving=True, doing=True) == {
+            "408",
+            "429",
+            "431",
+            "504",
+        }
+        assert told("/api/orders", "get", receiving=True) == {"431"}
+        assert told("/livez", "get", rate=True, receiving=True, doing=True) == {"431"}
+        limited = described(shop, limits=Limits(rate=True))
+        made = limited["paths"]["/api/orders"]["post"]["responses"]["201"]
+        assert {"Location", "RateLimit", "RateLimit-Policy"} <= set(made["headers"])
+        assert set(limited["components"]["headers"]) == {"RateLimit", "RateLimit-Policy"}
+        assert "Retry-After" in limited["components"]["responses"]["RateLimited"]["headers"]
+
     def test_without_the_rest_channel_only_the_server_is_there(self, shop: Nexus) -> None:
         assert set(described(shop, prefix=None)["paths"]) == {
             "/",
@@ -177,6 +198,24 @@ class TestDocument:
         answered = described(shop)["paths"]["/api/workflows/odd/execute"]["post"]["responses"]["200"]
         assert answered["content"]["application/json"]["schema"] == {}
         assert "'odd' is described without a schema" in caplog.text
+
+    def test_what_is_to_be_used_no_more(self, shop: Nexus) -> None:
+        class Search(msgspec.Struct):
+            text: str = ""
+            words: Annotated[str, msgspec.Meta(extra_json_schema={"deprecated": True})] = ""
+
+        async def search(call: object, given: Search) -> None: ...
+
+        more = {"resource": "customers", "verb": "search", "effect": Effect.READ}
+        shop.registry.add(Operation("customers.search", search, Search, **more))  # type: ignore[arg-type]
+        document = described(shop)
+        described_at = document["paths"]["/api/customers:search"]
+        parameters = {one["name"]: one for one in described_at["get"]["parameters"]}
+        assert parameters["words"]["deprecated"] is True
+        assert "deprecated" not in parameters["text"]
+        (reference,) = _references(described_at["post"]["requestBody"])
+        body = document["components"]["schemas"][reference.rpartition("/")[2]]["properties"]
+        assert (body["words"]["deprecated"], "deprecated" in body["text"]) == (True, False)
 
     def test_it_is_kept_until_something_changes(self, shop: Nexus) -> None:
         kept = Described(shop.registry, title="Shop")
