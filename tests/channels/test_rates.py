@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nexus import Nexus
 from nexus.errors import ConfigurationError, RateLimited
 from nexus.session import LOCAL
 from nexus_channels.server import running_server
@@ -46,6 +47,11 @@ class TestCounting:
     def test_what_is_no_rate(self, setting: str) -> None:
         with pytest.raises(ConfigurationError, match="100/s"):
             application(Things(), rate_limit=setting).asgi()
+
+    def test_the_option_is_the_setting(self) -> None:
+        assert Nexus(rate_limit="5/h").settings.rate_limit == "5/h"
+        with pytest.raises(ConfigurationError, match="100/s"):
+            Nexus(rate_limit=100)
 
     def test_all_at_once_and_then_one_by_one(self) -> None:
         clock = Clock()
