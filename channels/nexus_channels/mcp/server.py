@@ -33,7 +33,7 @@ from mcp_types import (
     UnsubscribeRequestParams,
 )
 
-from nexus.demands import Demands
+from nexus.demands import Demands, Noted
 from nexus.errors import Malformed, NexusError, TooLarge
 from nexus.runtime import Runtime
 from nexus.session import Session
@@ -136,7 +136,9 @@ class _Handlers:
             given = dict(params.arguments or {})
             demands = demands_of(described.operation, params.meta, given)
             arguments = self._arguments(given)
-            return success(described, await self._invoke(described.operation.name, arguments, demands, ctx))
+            noted = Noted()
+            result = await self._invoke(described.operation.name, arguments, demands, noted, ctx)
+            return success(described, result, noted)
         except NexusError as failure:
             return refusal(failure)
 
@@ -186,13 +188,15 @@ class _Handlers:
         except NexusError as failure:
             raise _wire(failure) from None
 
-    async def _invoke(self, name: str, arguments: bytes, demands: Demands | None, ctx: Context) -> Any:
+    async def _invoke(
+        self, name: str, arguments: bytes, demands: Demands | None, noted: Noted, ctx: Context
+    ) -> Any:
         task = asyncio.current_task()
         assert task is not None
         self.running.add(task)
         try:
             return await self._runtime.invoke(
-                name, arguments, self._caller(ctx), channel="mcp", demands=demands
+                name, arguments, self._caller(ctx), channel="mcp", demands=demands, noted=noted
             )
         finally:
             self.running.discard(task)
