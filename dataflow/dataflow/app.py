@@ -304,6 +304,12 @@ class DataFlow(Direct):
         """Act for a tenant: `with db.tenant("acme"):`. For trusted code, whose session has none."""
         return tenant(name)
 
+    async def check(self) -> None:
+        """Return when the database answers; raises NexusError when it cannot be reached."""
+        await self.database.pools.check()
+        if self._system is not self.database:
+            await self._system.pools.check()
+
     async def close(self) -> None:
         """Close the connections of the running event loop. Workflows that belong to no application do not
         find the models any more, until they are used again."""

@@ -140,6 +140,10 @@ class Contributor(Protocol):
     def contribute(self, runtime: Runtime) -> None:
         """Add the operations that there are to its registry, and from now on those that come."""
 
+    async def check(self) -> None:
+        """Return when what it works with answers, which is cheap to ask; raises NexusError when it cannot be
+        reached."""
+
     async def close(self) -> None:
         """Give back what is held in the running event loop."""
 
