@@ -71,6 +71,7 @@ class Batch:
             ids += await self.database.dialect.insert_many(
                 self.connection, self.table.table, columns, encoded, self.model.generates_id
             )
+            self.call.wrote(len(chunk))
         return [self._key(key) for key in ids]
 
     async def insert_any(self, rows: Sequence[Values], size: int = CHUNK) -> list[Any]:
@@ -128,26 +129,24 @@ class Batch:
         bound = {**change_values(self.table, changes), "v_updated_at": self.stamp, **where.values}
         shape = ("update", where.shape, _form(changes))
         statement = self._statement(shape, lambda: self._changed(changes).where(where.clause()))
-        return (await self.connection.execute(statement.sql, statement.bind(bound))).found
+        return await self._count_written(statement, bound)
 
     async def delete(self, where: Where, *, soft: bool) -> int:
         statement = self._statement(
             ("delete", where.shape, soft), lambda: self._deletion(soft).where(where.clause())
         )
-        bound = {**where.values, "v_now": self.stamp}
-        return (await self.connection.execute(statement.sql, statement.bind(bound))).found
+        return await self._count_written(statement, {**where.values, "v_now": self.stamp})
 
     async def update_ids(self, ids: Sequence[Any], changes: tuple[Assignment, ...]) -> None:
         bound = {**change_values(self.table, changes), "v_updated_at": self.stamp}
         statement = self._statement(
             ("update ids", _form(changes)), lambda: self._changed(changes).where(self._among())
         )
-        await self.connection.execute(statement.sql, statement.bind({**bound, "ids": self._list(ids)}))
+        await self._count_written(statement, {**bound, "ids": self._list(ids)})
 
     async def delete_ids(self, ids: Sequence[Any], *, soft: bool) -> None:
         statement = self._statement(("delete ids", soft), lambda: self._deletion(soft).where(self._among()))
-        bound = {"ids": self._list(ids), "v_now": self.stamp}
-        await self.connection.execute(statement.sql, statement.bind(bound))
+        await self._count_written(statement, {"ids": self._list(ids), "v_now": self.stamp})
 
     async def update_each(self, changed: Sequence[tuple[Any, tuple[Assignment, ...]]]) -> None:
         """Change records by id, each in its own way; in this order where one is changed twice."""
@@ -168,6 +167,7 @@ class Batch:
                 for key, each in group
             ]
             await self.connection.execute_each(statement.sql, rows)
+            self.call.wrote(len(rows))
 
     async def lock(self, names: tuple[str, ...], keys: Iterable[Key]) -> None:
         """Keep everyone else who locks one of these keys waiting until the end."""
@@ -177,6 +177,11 @@ class Batch:
 
     async def matching(self, where: Filter = EVERYTHING) -> Where:
         return await condition(self.call, self.database, self.model, where, deleted=self.deleted)
+
+    async def _count_written(self, statement: Any, bound: Values) -> int:
+        found = (await self.connection.execute(statement.sql, statement.bind(bound))).found
+        self.call.wrote(found)
+        return found
 
     def _changed(self, changes: tuple[Assignment, ...]) -> sa.Update:
         updated = self.table.table.c.updated_at

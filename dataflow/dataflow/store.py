@@ -56,6 +56,7 @@ class Store:
             return table.record(rows[0])
         async with call.connection(self._database, write=True, statements="many") as connection:
             done = await connection.execute(statement.sql, statement.bind(bound))
+            call.wrote(1)
             return await self._read_back(connection, table, bound.get("v_id", done.key))
 
     async def get(self, call: Call, model: Model, key: Any, *, deleted: bool = False) -> msgspec.Struct:
@@ -146,6 +147,7 @@ class Store:
         async with call.connection(self._database, write=True, statements="many") as connection:
             done = await connection.execute(statement.sql, statement.bind(bound))
             if done.found:
+                call.wrote(done.found)
                 return await self._read_back(connection, table, bound["key"])
         raise await self._missed(call, model, key, version, deleted=deleted)
 
@@ -168,6 +170,7 @@ class Store:
         )
         async with call.connection(self._database, write=True) as connection:
             done = await connection.execute(statement.sql, statement.bind(bound))
+            call.wrote(done.found)
         if not done.found:
             raise _not_found(model, key)
 
@@ -218,6 +221,8 @@ class Store:
     async def _run(self, call: Call, statement: Statement, values: Mapping[str, Any], *, write: bool) -> Rows:
         async with call.connection(self._database, write=write) as connection:
             rows: Rows = await connection.fetch(statement.sql, statement.bind(values))
+            if write:
+                call.wrote(len(rows))
         return rows
 
     def _statement(self, shape: Shape, build: Callable[[], sa.ClauseElement]) -> Statement:

@@ -19,6 +19,7 @@ NexusError                    NX-500   the root; a failure whose cause is ours
 ├── NotFound                  DF-404   no such record
 ├── Unauthenticated           NX-401   a credential is required or was not recognised
 ├── Forbidden                 NX-403   the session may not do this
+├── TooManyAffected           NX-430   more records would be written than was allowed
 ├── Conflict                  NX-409   the database refuses: unique, foreign key, version
 ├── RunCancelled              NX-499   somebody cancelled the run of the workflow
 ├── TimedOut                  NX-504   also an asyncio.TimeoutError
@@ -228,6 +229,15 @@ class Forbidden(NexusError):
 class Conflict(NexusError):
     code = "NX-409"
     title = "Conflict"
+    status = 409
+    exit_code = 4
+
+
+class TooManyAffected(NexusError):
+    """How many records would be written, or at least were until then; all of it is undone."""
+
+    code = "NX-430"
+    title = "Too many affected"
     status = 409
     exit_code = 4
 

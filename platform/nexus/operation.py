@@ -73,7 +73,8 @@ class Operation:
     arguments that may be given and are dropped, since the operation fills them itself; `later` those that are
     documented and refused as not available yet. Runs of a `recorded` one are kept; a workflow has a `digest`
     of its declaration. What the `platform` offers itself may have a reserved name. `waits` says that it may
-    wait for the world outside for long, and keeps no transaction meanwhile: it cannot be a part of one.
+    wait for the world outside for long, and keeps no transaction meanwhile: it cannot be a part of one. What
+    is not `atomic` by itself may be `whole` in the transaction of others, as a workflow is.
 
     `model` is the model that it is about, `source` the name of the instance that it comes from, `types` those
     of the model's fields, wherever in the arguments they stand. `also_reads` names, for given arguments, the
@@ -100,6 +101,7 @@ class Operation:
     digest: Callable[[], str] | None = member(default=None, compare=False, repr=False)
     platform: bool = False
     waits: bool = False
+    whole: bool = False
     model: str = ""
     source: str = ""
     types: Mapping[str, Any] = member(default_factory=dict, compare=False, repr=False)
@@ -124,6 +126,11 @@ class Operation:
     def tool(self) -> str:
         """The name as an MCP tool, whose clients refuse dots."""
         return self.name.replace(".", "_")
+
+    @property
+    def undoable(self) -> bool:
+        """Whether all that it does can be rolled back together."""
+        return (self.atomic or self.whole) and not self.waits
 
     @functools.cached_property
     def version(self) -> str:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from nexus.call import CURRENT, Call, is_in_process
 from nexus.deadline import deadline_in, until
-from nexus.demands import Demands, check_demands
-from nexus.errors import NexusError, Retryable
+from nexus.demands import NONE, Demands, check_demands
+from nexus.errors import InvalidInput, NexusError, Retryable
 from nexus.operation import Operation
 from nexus.policy import Policy
 from nexus.registry import Registry
@@ -58,12 +58,18 @@ class Runtime:
         without its message."""
         operation = self.registry.outside(name) if isinstance(name, str) else name
         session = self.policy.current(session)
+        around = CURRENT.get()
+        if around is not None and around.dry and not around.over:
+            raise InvalidInput(
+                f"'{operation.name}' would be kept, in the middle of a dry run.",
+                remedy="Run it through the call that it is a part of.",
+            )
         self.policy.check(session, operation)
         accepted = operation.arguments.accept(arguments, in_process=is_in_process(channel))
         work = Work(operation, accepted, session, channel, deadline_in(timeout), demands)
         if demands is not None:
             check_demands(operation, demands, self.runs)
-        if self.runs is not None and operation.recorded:
+        if self.runs is not None and operation.recorded and not (demands is not None and demands.dry_run):
             return await self.runs.run(self, work)
         return await self.perform(work)
 
@@ -71,7 +77,7 @@ class Runtime:
         """Run what was checked, begun anew where that may help, as this run."""
         attempt = 1
         while True:
-            call = Call(self, work.session, work.operation, work.channel)
+            call = Call(self, work.session, work.operation, work.channel, demands=work.demands or NONE)
             if run is not None:
                 run.begin(call)
             try:
@@ -90,6 +96,10 @@ class Runtime:
             else:
                 async with until(deadline, f"'{operation.name}'"):
                     result = await operation.handler(call, accepted)
+            if call.dry:
+                await call.rehearse()
+                return result
+            call.check_affected()
             await (call.commit() if run is None else run.keep(call, result))
         except BaseException as failure:
             await call.rollback()

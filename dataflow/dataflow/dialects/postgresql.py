@@ -66,6 +66,7 @@ class Postgresql:
     makes_log = True
     repeats_indexes = True
     has_arrays = True
+    checks_deferred = "SET CONSTRAINTS ALL IMMEDIATE"
 
     def __init__(self, address: Address) -> None:
         self.address = address
