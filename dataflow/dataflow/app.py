@@ -24,6 +24,7 @@ from dataflow.nodes import BaseDataFlowNode, model_operations
 from dataflow.nodes.own import node_of_class, node_of_function
 from dataflow.options import PREFIX, options_from
 from dataflow.records import TableRecords
+from dataflow.relations import Relations
 from dataflow.schema import SchemaCache, SchemaMode
 from dataflow.store import Store
 from dataflow.sync import SyncDataFlow
@@ -99,6 +100,7 @@ class DataFlow(Direct):
         self.aggregates = Aggregates(self.database)
         self._records = self._platform_records(system_url)
         self._models: dict[str, Model] = {}
+        self._relations = Relations(self._models)
         self._made: dict[str, list[Operation]] = {}
         self._own: list[Operation] = []
         self._runtimes: list[Runtime] = []
@@ -157,7 +159,7 @@ class DataFlow(Direct):
 
     def _register(self, cls: T, *, mode: Mode) -> T:
         switches = {"multi_tenant": self.database.options.multi_tenant}
-        model = model_from(cls, self._models, mode=mode, defaults=switches)
+        model = model_from(cls, self._relations, mode=mode, defaults=switches)
         self.database.check(model)
         self._check_names(model)
         self._models[model.name] = model

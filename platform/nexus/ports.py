@@ -62,7 +62,8 @@ class ChangeSource(Protocol):
 
     def has(self, topic: str) -> bool: ...
 
-    def topics(self) -> list[str]: ...
+    def topics(self) -> list[str]:
+        """Those that can be followed."""
 
     def parse(self, topic: str, where: object, session: Session) -> Filter:
         """The filter over this topic that a subscriber asks for, narrowed to what exists for its session.

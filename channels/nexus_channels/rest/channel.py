@@ -7,7 +7,7 @@
 /api/{resource}:{verb}          POST any other verb; GET too when it reads
 /api/workflows                  the operations that belong to no resource
 /api/workflows/{name}           one operation, by any of its spellings
-/api/workflows/{name}/execute   POST runs it; see rest_runs.py
+/api/workflows/{name}/execute   POST runs it; see demands.py
 /api/runs/{id}/cancel           POST cancels a run
 """
 
@@ -56,10 +56,11 @@ from nexus_channels.asgi import (
     unexpected,
     unquoted,
 )
+from nexus_channels.rest.demands import demands_of
 from nexus_channels.rest.forms import Form, form_wanted, rows_form, streams, takes_rows
 from nexus_channels.rest.query import arguments_from, next_page
 from nexus_channels.rest.rows import arguments_of_rows
-from nexus_channels.rest.runs import CANCEL, RUNS, demands_of, reply_started
+from nexus_channels.rest.runs import CANCEL, RUNS, reply_started
 from nexus_channels.rest.stream import Streamed
 
 _COLLECTION = {"GET": "list", "POST": "create"}

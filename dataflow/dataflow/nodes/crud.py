@@ -34,6 +34,7 @@ from dataflow.nodes.parts import (
     counts_deleted,
     created_fields,
     given_values,
+    older,
     placed,
     records_of,
 )
@@ -137,7 +138,7 @@ def _update(model: Model, store: Store, bulk: Bulk) -> Operation:
     own: list[Any] = [
         *which(model),
         ("fields", FieldsArgument, UNSET),
-        ("updates", FieldsArgument, UNSET),
+        ("updates", older(FieldsArgument, "fields"), UNSET),
         *about_deleted(model),
     ]
     if model.versioned:

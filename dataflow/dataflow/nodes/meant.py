@@ -11,7 +11,7 @@ from msgspec import UNSET, Meta, UnsetType
 from dataflow.assignments import Assignment
 from dataflow.bulk import Batch, Bulk
 from dataflow.model import VERSION, Model
-from dataflow.nodes.parts import key_type
+from dataflow.nodes.parts import key_type, older
 from nexus.arguments import pointer
 from nexus.call import Call
 from nexus.errors import Conflict, InvalidArguments, NotFound, Problem
@@ -27,7 +27,7 @@ def which(model: Model) -> list[Any]:
     return [
         ("id", key_type(model) | UnsetType, UNSET),
         ("filter", WhichArgument, UNSET),
-        ("conditions", WhichArgument, UNSET),
+        ("conditions", older(WhichArgument, "filter"), UNSET),
     ]
 
 

@@ -54,6 +54,12 @@ VersionArgument = Annotated[
 ]
 
 
+def older(argument: Any, name: str) -> Any:
+    """An argument under another word than `name`, which is to be used instead."""
+    described = Meta(description=f"An older word for '{name}'", extra_json_schema={"deprecated": True})
+    return Annotated[argument, described]
+
+
 _LATER = frozenset(
     {
         "cache_backend",
