@@ -24,7 +24,6 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from nexus.arguments import malformed, pointer
 from nexus.config import Settings
-from nexus.demands import Demands
 from nexus.errors import (
     InvalidArguments,
     InvalidInput,
@@ -58,6 +57,7 @@ from nexus_channels.asgi import (
 )
 from nexus_channels.rest.demands import demands_of
 from nexus_channels.rest.forms import Form, form_wanted, rows_form, streams, takes_rows
+from nexus_channels.rest.prefer import as_preferred
 from nexus_channels.rest.query import arguments_from, next_page
 from nexus_channels.rest.rows import arguments_of_rows
 from nexus_channels.rest.runs import CANCEL, RUNS, reply_started
@@ -125,7 +125,7 @@ class Rest:
         if isinstance(reply, Streamed):
             await reply.send(send, head=head)
         else:
-            await answer(send, reply, head=head)
+            await answer(send, as_preferred(scope, reply), head=head)
 
     async def _reply(self, scope: Scope, receive: Receive, method: str) -> Reply | Streamed:
         path = path_below(scope)
@@ -211,10 +211,9 @@ class Rest:
         return reply_json(described)
 
     async def _execute(self, scope: Scope, receive: Receive, method: str, operation: Operation) -> Reply:
-        demands = demands_of(scope, operation, recording=self._runtime.runs is not None)
-        result = await self._run(scope, receive, method, operation, demands=demands)
+        result = await self._run(scope, receive, method, operation)
         if isinstance(result, Started):
-            return reply_started(scope, result, demands)
+            return reply_started(scope, result)
         return reply_json(result)
 
     async def _cancel(self, scope: Scope, receive: Receive, method: str, run: str) -> Reply:
@@ -279,7 +278,6 @@ class Rest:
         method: str,
         operation: Operation,
         record: str | None = None,
-        demands: Demands | None = None,
     ) -> Any:
         arguments: dict[str, object] | bytes
         if method in _IN_QUERY:
@@ -295,16 +293,16 @@ class Rest:
             arguments = await read_body(scope, receive, self._limit) or b"{}"
             if record is not None:
                 arguments = _with_id(operation, arguments, record)
-        return await self._invoke(scope, operation, arguments, demands)
+        return await self._invoke(scope, operation, arguments)
 
     async def _invoke(
         self,
         scope: Scope,
         operation: Operation,
         arguments: dict[str, object] | bytes,
-        demands: Demands | None = None,
     ) -> Any:
         session: Session = scope["nexus.session"]
+        demands = demands_of(scope, operation, recording=self._runtime.runs is not None)
         return await self._runtime.invoke(operation.name, arguments, session, channel="rest", demands=demands)
 
     async def _stream(

@@ -1,7 +1,7 @@
 """What a request asks beside its arguments, in its headers.
 
 Idempotency-Key: …         the same run for the same key and the same body
-Prefer: respond-async      do not wait for the run (RFC 7240)
+Prefer: …                  see prefer.py
 """
 
 from __future__ import annotations
@@ -10,9 +10,8 @@ from starlette.types import Scope
 
 from nexus.demands import Demands
 from nexus.errors import InvalidInput
-from nexus.operation import Operation
-
-ASYNC = "respond-async"
+from nexus.operation import Effect, Operation
+from nexus_channels.rest.prefer import ASYNC, preferences_of
 
 _ASKING = frozenset({b"idempotency-key", b"prefer"})
 
@@ -26,10 +25,22 @@ def demands_of(scope: Scope, operation: Operation, *, recording: bool) -> Demand
     keys = asked.get(b"idempotency-key", [])
     if len(keys) > 1:
         raise InvalidInput("There is more than one Idempotency-Key.")
-    background = ASYNC in _preferences(asked) and operation.recorded and recording
-    if not keys and not background:
-        return None
-    return Demands(key=_unquoted(keys[0]) if keys else None, background=background)
+    key = _unquoted(keys[0]) if keys else None
+    if b"prefer" not in asked:
+        return Demands(key=key)
+    preferred = preferences_of(scope, asked[b"prefer"])
+    background = preferred.background and operation.recorded and recording
+    preferred.check(
+        *(() if background else (ASYNC,)), *(("return",) if operation.effect is Effect.READ else ())
+    )
+    preferred.applied("tx")
+    preferred.applied("max-affected")
+    return Demands(
+        key=key,
+        background=background,
+        dry_run=preferred.dry_run,
+        max_affected=preferred.max_affected,
+    )
 
 
 def _asked(scope: Scope) -> dict[bytes, list[str]]:
@@ -39,11 +50,6 @@ def _asked(scope: Scope) -> dict[bytes, list[str]]:
         if name in _ASKING:
             found.setdefault(name, []).append(value.decode("latin-1").strip())
     return found
-
-
-def _preferences(asked: dict[bytes, list[str]]) -> set[str]:
-    lines = ",".join(asked.get(b"prefer", ()))
-    return {part.partition(";")[0].strip().lower() for part in lines.split(",")}
 
 
 def _unquoted(key: str) -> str:

@@ -1,0 +1,159 @@
+"""Writes over HTTP: what is preferred, replaced, merged and done together; on every database."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx2
+import pytest
+
+from dataflow import DataFlow
+from nexus import Nexus
+from nexus_channels.server import running_server
+from nexus_workflows import WorkflowBuilder
+from tests.support.problems import assert_problem
+
+PRODUCTS = "/api/products"
+
+
+@pytest.fixture
+async def client(db: DataFlow) -> AsyncIterator[httpx2.AsyncClient]:
+    @db.model
+    class Part:
+        code: str
+        amount: int = 1
+        note: str | None = None
+        about: dict[str, Any] | None = None
+        places: list[str] = []
+
+    @db.model
+    class Draft:
+        __dataflow__ = {"versioned": True}
+        id: str
+        title: str
+
+    app = Nexus(db, channels=("rest",))
+    flow = WorkflowBuilder("Make one.")
+    flow.add_node("PartCreateNode", "one", {"code": "{{code}}"})
+    app.register("make", flow)
+    async with (
+        running_server(app) as url,
+        httpx2.AsyncClient(base_url=url, trust_env=False, timeout=20) as client,
+    ):
+        yield client
+
+
+async def names(client: httpx2.AsyncClient) -> list[str]:
+    return [one["name"] for one in (await client.get(f"{PRODUCTS}?sort=id")).json()["records"]]
+
+
+class TestPreferences:
+    async def test_no_body_where_none_is_wanted(self, client: httpx2.AsyncClient) -> None:
+        minimal = {"prefer": "return=minimal"}
+        made = await client.post(PRODUCTS, json={"name": "Lamp"}, headers=minimal)
+        assert (made.status_code, made.content) == (201, b"")
+        assert made.headers["location"] == f"{PRODUCTS}/1"
+        assert made.headers["preference-applied"] == "return=minimal"
+        assert "prefer" in made.headers["vary"].lower()
+        assert "content-type" not in made.headers
+        for method, body in (("PATCH", {"stock": 3}), ("PUT", {"name": "Desk"}), ("DELETE", None)):
+            done = await client.request(method, f"{PRODUCTS}/1", json=body, headers=minimal)
+            assert (done.status_code, done.content) == (204, b""), method
+            assert done.headers["preference-applied"] == "return=minimal"
+        many = await client.post(f"{PRODUCTS}:bulk_create", json={"data": [{"name": "a"}]}, headers=minimal)
+        assert (many.status_code, many.content) == (204, b"")
+        whole = await client.post(
+            PRODUCTS, json={"name": "b"}, headers={"prefer": "return=representation"}
+        )
+        assert (whole.json()["name"], whole.headers["preference-applied"]) == ("b", "return=representation")
+        assert "preference-applied" not in (await client.post(PRODUCTS, json={"name": "c"})).headers
+
+    async def test_a_failure_says_what_it_is_all_the_same(self, client: httpx2.AsyncClient) -> None:
+        refused = await client.post(PRODUCTS, json={}, headers={"prefer": "return=minimal"})
+        assert_problem(refused, 422, "DF-101")
+        assert "preference-applied" not in refused.headers
+
+    async def test_a_dry_run(self, client: httpx2.AsyncClient) -> None:
+        dry = {"prefer": "tx=rollback"}
+        made = await client.post(PRODUCTS, json={"name": "Lamp"}, headers=dry)
+        assert (made.status_code, made.json()["name"]) == (201, "Lamp")
+        assert made.headers["preference-applied"] == "tx=rollback"
+        csv = {**dry, "content-type": "text/csv"}
+        many = await client.post(f"{PRODUCTS}:bulk_create", content="name\na\nb\n", headers=csv)
+        assert (many.json()["success_count"], many.headers["preference-applied"]) == (2, "tx=rollback")
+        run = await client.post("/api/workflows/make/execute", json={"code": "x"}, headers=dry)
+        assert (run.status_code, run.headers["preference-applied"]) == (200, "tx=rollback")
+        assert await names(client) == []
+        assert (await client.get("/api/parts")).json()["records"] == []
+        assert (await client.get("/api/runs")).json()["records"] == []
+        kept = await client.post(PRODUCTS, json={"name": "Lamp"}, headers={"prefer": "tx=commit"})
+        assert kept.headers["preference-applied"] == "tx=commit"
+        assert await names(client) == ["Lamp"]
+
+    async def test_at_most_so_many(self, client: httpx2.AsyncClient) -> None:
+        await client.post(f"{PRODUCTS}:bulk_create", json={"data": [{"name": "a"}, {"name": "b"}]})
+        body = {"filter": {}}
+        refused = await client.post(
+            f"{PRODUCTS}:bulk_delete", json=body, headers={"prefer": "handling=strict, max-affected=1"}
+        )
+        assert "2 records" in assert_problem(refused, 409, "NX-430")["detail"]
+        assert await names(client) == ["a", "b"]
+        done = await client.post(f"{PRODUCTS}:bulk_delete", json=body, headers={"prefer": "max-affected=2"})
+        assert done.headers["preference-applied"] == "max-affected=2"
+        assert await names(client) == []
+
+    @pytest.mark.parametrize(
+        "prefer",
+        [
+            "tx=rolback",
+            "tx",
+            "tx=",
+            "tx=rollback, tx=commit",
+            "max-affected",
+            "max-affected=many",
+            "max-affected=-1",
+            "max-affected=99999999999999999999",
+            "max-affected=1, max-affected=2",
+            "return=minimal; tx=rollback",
+            "@@ tx=rollback",
+            "handling=strict, colour=red",
+            "handling=strict, return=some",
+            "handling=strict, respond-async",
+            "handling=strict, @",
+        ],
+    )
+    async def test_what_must_not_be_left_aside_is_refused(
+        self, client: httpx2.AsyncClient, prefer: str
+    ) -> None:
+        refused = await client.post(PRODUCTS, json={"name": "Lamp"}, headers={"prefer": prefer})
+        assert_problem(refused, 400, "NX-400")
+        assert await names(client) == []
+
+    @pytest.mark.parametrize(
+        "prefer",
+        ["colour=red", ";;,,=", "return=some", "return", "wait=x; a=b", "respond-async", '"', "a" * 4000],
+    )
+    async def test_others_are(self, client: httpx2.AsyncClient, prefer: str) -> None:
+        made = await client.post(PRODUCTS, json={"name": "Lamp"}, headers={"prefer": prefer})
+        assert (made.status_code, made.json()["name"]) == (201, "Lamp")
+        assert "preference-applied" not in made.headers
+
+    async def test_several_at_once(self, client: httpx2.AsyncClient) -> None:
+        headers = [
+            ("prefer", 'handling="strict" , Return=minimal ;; foo="a,b"'),
+            ("prefer", "tx=rollback,max-affected=1"),
+        ]
+        made = await client.post(PRODUCTS, json={"name": "Lamp"}, headers=headers)
+        assert (made.status_code, made.content) == (201, b"")
+        applied = set(made.headers["preference-applied"].split(", "))
+        assert applied == {"handling=strict", "return=minimal", "tx=rollback", "max-affected=1"}
+        assert await names(client) == []
+        refused = await client.get(PRODUCTS, headers={"prefer": "handling=strict, return=minimal"})
+        assert_problem(refused, 400, "NX-400")
+        assert (await client.get(PRODUCTS, headers={"prefer": "return=minimal"})).json()["records"] == []
+
+    async def test_weighs_nothing_however_it_is_written(self, client: httpx2.AsyncClient) -> None:
+        for prefer in ("a" + ";   " * 2000 + "@", "a=" + '"' * 3001, "," * 6000):
+            made = await client.post(PRODUCTS, json={"name": "Lamp"}, headers={"prefer": prefer})
+            assert made.status_code == 201, prefer[:20]
