@@ -16,6 +16,7 @@ from dataflow.changes import assigned, change_values
 from dataflow.conditions import condition
 from dataflow.database import Database
 from dataflow.dialects import Connection
+from dataflow.merging import apart, merged_fields, merges, settled
 from dataflow.model import DELETED_AT, VERSION, Model
 from dataflow.query import Shape, Where
 from dataflow.shapes import Shapes
@@ -126,6 +127,11 @@ class Batch:
         return int(count)
 
     async def update(self, where: Where, changes: tuple[Assignment, ...]) -> int:
+        if merges(changes):
+            ids = await self.pick(where, None)
+            for chunk in chunks(ids, CHUNK):
+                await self.update_ids(chunk, changes)
+            return len(ids)
         bound = {**change_values(self.table, changes), "v_updated_at": self.stamp, **where.values}
         shape = ("update", where.shape, _form(changes))
         statement = self._statement(shape, lambda: self._changed(changes).where(where.clause()))
@@ -138,6 +144,9 @@ class Batch:
         return await self._count_written(statement, {**where.values, "v_now": self.stamp})
 
     async def update_ids(self, ids: Sequence[Any], changes: tuple[Assignment, ...]) -> None:
+        if merges(changes):
+            await self.update_each([(key, changes) for key in ids])
+            return
         bound = {**change_values(self.table, changes), "v_updated_at": self.stamp}
         statement = self._statement(
             ("update ids", _form(changes)), lambda: self._changed(changes).where(self._among())
@@ -150,6 +159,10 @@ class Batch:
 
     async def update_each(self, changed: Sequence[tuple[Any, tuple[Assignment, ...]]]) -> None:
         """Change records by id, each in its own way; in this order where one is changed twice."""
+        if any(merges(changes) for _, changes in changed):
+            for run in apart(changed):
+                await self.update_each(await self._merged(run))
+            return
         for form, group in _runs(changed):
             changes = group[0][1]
             statement = self._statement(
@@ -168,6 +181,28 @@ class Batch:
             ]
             await self.connection.execute_each(statement.sql, rows)
             self.call.wrote(len(rows))
+
+    async def _merged(
+        self, changed: Sequence[tuple[Any, tuple[Assignment, ...]]]
+    ) -> list[tuple[Any, tuple[Assignment, ...]]]:
+        """With what patches come to, for records that are locked until the end from here on."""
+        names = tuple(dict.fromkeys(name for _, changes in changed for name in merged_fields(changes)))
+        columns = self.table.table.c
+
+        def select() -> sa.Select[Any]:
+            found = sa.select(columns.id, *(columns[name] for name in names)).where(self._among())
+            found = found.order_by(columns.id)
+            return found.with_for_update() if self.database.dialect.locks_reads else found
+
+        statement = self._statement(("merged", names), select)
+        rows = await self.connection.fetch(
+            statement.sql, statement.bind({"ids": self._list([key for key, _ in changed])})
+        )
+        stored = {
+            self._key(row[0]): {name: self._decoded(name, row[i]) for i, name in enumerate(names, 1)}
+            for row in rows
+        }
+        return [(key, settled(self.model, stored[key], changes)) for key, changes in changed if key in stored]
 
     async def lock(self, names: tuple[str, ...], keys: Iterable[Key]) -> None:
         """Keep everyone else who locks one of these keys waiting until the end."""

@@ -14,6 +14,7 @@ from dataflow.changes import assigned, change_values
 from dataflow.conditions import condition
 from dataflow.database import Database
 from dataflow.dialects import Connection
+from dataflow.merging import merges, settled
 from dataflow.model import DELETED_AT, TENANT, VERSION, Model
 from dataflow.query import Shape, Statement, Where, compiled, order_by
 from dataflow.scope import tenant_of, visible
@@ -59,11 +60,15 @@ class Store:
             call.wrote(1)
             return await self._read_back(connection, table, bound.get("v_id", done.key))
 
-    async def get(self, call: Call, model: Model, key: Any, *, deleted: bool = False) -> msgspec.Struct:
-        """Raises NotFound. `deleted`, here and below: soft-deleted records count, too."""
+    async def get(
+        self, call: Call, model: Model, key: Any, *, deleted: bool = False, lock: bool = False
+    ) -> msgspec.Struct:
+        """Raises NotFound. `deleted`, here and below: soft-deleted records count, too. With a `lock`, in
+        an atomic call, nobody changes it until the end."""
         table = self._database.known(model) or await self._database.table(model)
         scope = self._scope(call, table, deleted=deleted)
-        statement = self._by_key(table, scope, lock=self._locks(call))
+        lock = (lock and self._dialect.locks_reads) or self._locks(call)
+        statement = self._by_key(table, scope, lock=lock)
         rows = await self._run(call, statement, {"key": table.encode("id", key), **scope.values}, write=False)
         if not rows:
             raise _not_found(model, key)
@@ -127,6 +132,11 @@ class Store:
     ) -> msgspec.Struct:
         """Change one record in one statement and return it whole: operators work on what is stored at that
         moment. Raises NotFound, or Conflict when the record has another `version`."""
+        if merges(changes):
+            async with call.together() as whole:
+                stored = await self.get(whole, model, key, deleted=deleted, lock=True)
+                changes = settled(model, msgspec.structs.asdict(stored), changes)
+                return await self.update(whole, model, key, changes, version=version, deleted=deleted)
         table = self._database.known(model) or await self._database.table(model)
         scope = self._scope(call, table, deleted=deleted)
         bound = change_values(table, changes)

@@ -174,6 +174,21 @@ class Call:
             part._block = await self._opened().inside()
         return part
 
+    @asynccontextmanager
+    async def together(self) -> AsyncIterator[Call]:
+        """This call, where all that it does is one transaction anyway; else a part of it that is."""
+        if self.atomic:
+            yield self
+            return
+        part = await self.inside()
+        try:
+            yield part
+        except BaseException:
+            await part.rollback()
+            raise
+        await part.commit()
+        self.took(part)
+
     def adopt(self, part: Call) -> None:
         """Let a part that was a transaction of its own end with this call, which does nothing after it."""
         part.over = True

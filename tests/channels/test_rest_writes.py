@@ -63,9 +63,7 @@ class TestPreferences:
             assert done.headers["preference-applied"] == "return=minimal"
         many = await client.post(f"{PRODUCTS}:bulk_create", json={"data": [{"name": "a"}]}, headers=minimal)
         assert (many.status_code, many.content) == (204, b"")
-        whole = await client.post(
-            PRODUCTS, json={"name": "b"}, headers={"prefer": "return=representation"}
-        )
+        whole = await client.post(PRODUCTS, json={"name": "b"}, headers={"prefer": "return=representation"})
         assert (whole.json()["name"], whole.headers["preference-applied"]) == ("b", "return=representation")
         assert "preference-applied" not in (await client.post(PRODUCTS, json={"name": "c"})).headers
 
@@ -157,3 +155,110 @@ class TestPreferences:
         for prefer in ("a" + ";   " * 2000 + "@", "a=" + '"' * 3001, "," * 6000):
             made = await client.post(PRODUCTS, json={"name": "Lamp"}, headers={"prefer": prefer})
             assert made.status_code == 201, prefer[:20]
+
+
+class TestReplacing:
+    async def test_what_is_left_out_becomes_its_default(self, client: httpx2.AsyncClient) -> None:
+        part = {"code": "x", "amount": 7, "note": "n", "about": {"$ref": 1}, "places": ["a"]}
+        made = (await client.post("/api/parts", json=part)).json()
+        replaced = await client.put("/api/parts/1", json={"code": "y"})
+        assert replaced.status_code == 200
+        usual = {"code": "y", "amount": 1, "note": None, "about": None, "places": []}
+        assert replaced.json() == {**made, **usual, "updated_at": replaced.json()["updated_at"]}
+        again = await client.put("/api/parts/1", json={**part, "id": 1, "about": {"$inc": 5}})
+        assert again.json()["about"] == {"$inc": 5}
+
+    async def test_what_was_read_can_be_sent_back(self, client: httpx2.AsyncClient) -> None:
+        made = (await client.post("/api/drafts", json={"id": "a/b", "title": "one"})).json()
+        sent = await client.put("/api/drafts/a%2Fb", json={**made, "title": "two"})
+        assert (sent.status_code, sent.json()["title"], sent.json()["version"]) == (200, "two", 2)
+        stale = await client.put("/api/drafts/a%2Fb", json={**made, "title": "three"})
+        assert_problem(stale, 409, "NX-409")
+
+    @pytest.mark.parametrize(
+        ("body", "status", "code", "pointer"),
+        [
+            ({}, 422, "DF-101", "/code"),
+            ({"code": "x", "cod": 1}, 422, "DF-106", "/cod"),
+            ({"code": None}, 422, "DF-102", "/code"),
+            ({"code": "x", "amount": {"$inc": 1}}, 422, "DF-102", "/amount"),
+            ({"code": "x\0"}, 422, "DF-102", "/code"),
+            ({"code": "x", "fields": {}}, 422, "DF-106", "/fields"),
+            ({"code": "x", "id": 2}, 422, "DF-102", "/id"),
+            ([1], 422, "DF-102", ""),
+        ],
+    )
+    async def test_what_is_no_whole_record_is_refused(
+        self, client: httpx2.AsyncClient, body: Any, status: int, code: str, pointer: str
+    ) -> None:
+        await client.post("/api/parts", json={"code": "old"})
+        problem = assert_problem(await client.put("/api/parts/1", json=body), status, code)
+        assert pointer in [each["pointer"] for each in problem["errors"]]
+        assert (await client.get("/api/parts/1")).json()["code"] == "old"
+
+    async def test_makes_nothing(self, client: httpx2.AsyncClient) -> None:
+        assert_problem(await client.put("/api/parts/9", json={"code": "x"}), 404, "DF-404")
+        assert_problem(await client.put("/api/drafts/new", json={"title": "x"}), 404, "DF-404")
+        assert_problem(await client.put("/api/parts/nine", json={"code": "x"}), 422, "DF-102")
+        assert_problem(await client.put("/api/parts/1", content=b"{", headers=JSON), 400, "NX-400")
+
+
+JSON = {"content-type": "application/json"}
+MERGE = {"content-type": "application/merge-patch+json; charset=utf-8"}
+
+
+class TestMergePatch:
+    async def test_merges_into_what_is_stored(self, client: httpx2.AsyncClient) -> None:
+        await client.post("/api/parts", json={"code": "x", "note": "n", "about": {"a": 1, "b": {"c": 2}}})
+        patch = b'{"note": null, "about": {"a": null, "b": {"d": {"$inc": 3}}}, "places": ["p"], "id": 1}'
+        done = await client.patch("/api/parts/1", content=patch, headers=MERGE)
+        assert done.status_code == 200, done.text
+        part = done.json()
+        assert (part["code"], part["note"], part["places"]) == ("x", None, ["p"])
+        assert part["about"] == {"b": {"c": 2, "d": {"$inc": 3}}}
+        plain = await client.patch("/api/parts/1", json={"about": {"a": None}})
+        assert plain.json()["about"] == {"a": None}  # as JSON it is a value, and replaces the other
+        nothing = await client.patch("/api/parts/1", content=b"{}", headers=MERGE)
+        assert (nothing.status_code, nothing.json()["about"]) == (200, {"a": None})
+
+    @pytest.mark.parametrize(
+        ("patch", "status", "code", "pointer"),
+        [
+            (b'{"code": null}', 422, "DF-102", "/code"),
+            (b'{"cod": "x"}', 422, "DF-106", "/cod"),
+            (b'{"amount": {"$inc": 1}}', 422, "DF-102", "/amount"),
+            (b'{"places": {"a": 1}}', 422, "DF-102", "/places"),
+            (b'{"about": {"a": "\\u0000"}}', 422, "DF-102", "/about"),
+            (b'{"id": 2}', 422, "DF-102", "/id"),
+            (b'{"about": ' + b'{"a":' * 40 + b"1" + b"}" * 40 + b"}", 422, "DF-102", "/about"),
+            (b"[]", 422, "DF-102", ""),
+            (b"null", 422, "DF-102", ""),
+            (b"{", 400, "NX-400", None),
+            (b'{"about": ' + b"[" * 100_000, 400, "NX-400", None),
+        ],
+    )
+    async def test_what_cannot_be_merged_is_refused(
+        self, client: httpx2.AsyncClient, patch: bytes, status: int, code: str, pointer: str | None
+    ) -> None:
+        await client.post("/api/parts", json={"code": "x"})
+        problem = assert_problem(
+            await client.patch("/api/parts/1", content=patch, headers=MERGE), status, code
+        )
+        if pointer is not None:
+            assert [each["pointer"] for each in problem["errors"]] == [pointer]
+
+    async def test_versions(self, client: httpx2.AsyncClient) -> None:
+        await client.post("/api/drafts", json={"id": "a", "title": "one"})
+        fresh = b'{"title": "two", "version": 1}'
+        assert (await client.patch("/api/drafts/a", content=fresh, headers=MERGE)).json()["version"] == 2
+        assert_problem(await client.patch("/api/drafts/a", content=fresh, headers=MERGE), 409, "NX-409")
+
+    async def test_says_what_patches_it_takes(self, client: httpx2.AsyncClient) -> None:
+        takes = "application/json, application/merge-patch+json"
+        patch = {"content-type": "application/json-patch+json"}
+        refused = await client.patch("/api/parts/1", content=b"[]", headers=patch)
+        assert_problem(refused, 415, "NX-415")
+        assert refused.headers["accept-patch"] == takes
+        options = await client.options("/api/parts/1")
+        assert (options.status_code, options.headers["accept-patch"]) == (204, takes)
+        assert "accept-patch" not in (await client.options("/api/parts")).headers

@@ -3,7 +3,7 @@
 /api                            what there is
 /api/session                    who asks
 /api/{resource}                 GET list, POST create
-/api/{resource}/{id}            GET get, PATCH and PUT update, DELETE delete
+/api/{resource}/{id}            GET get, PATCH update, PUT update of the whole, DELETE delete
 /api/{resource}:{verb}          POST any other verb; GET too when it reads
 /api/workflows                  the operations that belong to no resource
 /api/workflows/{name}           one operation, by any of its spellings
@@ -22,7 +22,7 @@ from urllib.parse import quote
 import msgspec
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from nexus.arguments import malformed, pointer
+from nexus.arguments import pointer
 from nexus.config import Settings
 from nexus.errors import (
     InvalidArguments,
@@ -32,6 +32,7 @@ from nexus.errors import (
     NotFound,
     Problem,
     TooLarge,
+    UnsupportedMedia,
 )
 from nexus.operation import Effect, Operation
 from nexus.registry import Registry
@@ -59,6 +60,7 @@ from nexus_channels.rest.demands import demands_of
 from nexus_channels.rest.forms import Form, form_wanted, rows_form, streams, takes_rows
 from nexus_channels.rest.prefer import as_preferred
 from nexus_channels.rest.query import arguments_from, next_page
+from nexus_channels.rest.records import ACCEPT_PATCH, as_sent, changed
 from nexus_channels.rest.rows import arguments_of_rows
 from nexus_channels.rest.runs import CANCEL, RUNS, reply_started
 from nexus_channels.rest.stream import Streamed
@@ -66,8 +68,6 @@ from nexus_channels.rest.stream import Streamed
 _COLLECTION = {"GET": "list", "POST": "create"}
 _RECORD = {"GET": "get", "PATCH": "update", "PUT": "update", "DELETE": "delete"}
 _IN_QUERY = frozenset({"GET", "DELETE"})
-
-_raw_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 class RestChannel:
@@ -115,11 +115,14 @@ class Rest:
             return
         except MethodNotAllowed as failure:
             if method == "OPTIONS":
-                reply = 204, b"", [(b"allow", allow(failure.allowed))]
+                patched = [ACCEPT_PATCH] if "PATCH" in failure.allowed else []
+                reply = 204, b"", [(b"allow", allow(failure.allowed)), *patched]
             else:
                 reply = reply_problem(failure)
         except NexusError as failure:
             reply = reply_problem(failure)
+            if method == "PATCH" and isinstance(failure, UnsupportedMedia):
+                reply[2].append(ACCEPT_PATCH)
         except Exception as failure:
             reply = reply_problem(unexpected(scope, failure))
         if isinstance(reply, Streamed):
@@ -292,7 +295,11 @@ class Rest:
                 )
             arguments = await read_body(scope, receive, self._limit) or b"{}"
             if record is not None:
-                arguments = _with_id(operation, arguments, record)
+                self._runtime.policy.check(scope["nexus.session"], operation)
+                create = self._registry.verbs(operation.resource).get("create")
+                given = changed(scope, operation, create, arguments, record)
+                with as_sent(given):
+                    return await self._invoke(scope, operation, given)
         return await self._invoke(scope, operation, arguments)
 
     async def _invoke(
@@ -328,23 +335,6 @@ class Rest:
 
 def _no_body(method: str) -> InvalidInput:
     return InvalidInput(f"{method} takes no body.", remedy="Put the arguments into the query.")
-
-
-def _with_id(operation: Operation, body: bytes, record: str) -> bytes:
-    """The arguments in `body` and the id from the address, as JSON still: they are decoded by the
-    same rules as those of a request without an id."""
-    identity = operation.arguments.from_text("id", record)
-    try:
-        given = _raw_object(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as failure:
-        if isinstance(failure, msgspec.ValidationError):
-            return body  # the kernel says what is wrong with it
-        raise malformed(failure) from None
-    own = given.get("id")
-    if own is not None and msgspec.json.decode(own) != msgspec.to_builtins(identity):
-        differs = "'id' in the body is not the one in the address"
-        raise InvalidArguments(operation.name, [Problem(InvalidArguments.TYPE, "/id", differs)])
-    return msgspec.json.encode({**given, "id": identity})
 
 
 def _allow_only(scope: Scope, method: str, methods: tuple[str, ...]) -> None:

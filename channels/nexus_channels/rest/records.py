@@ -7,7 +7,11 @@ PUT                                    the whole record: what is left out become
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
@@ -23,6 +27,7 @@ MERGE_PATCH = "application/merge-patch+json"
 ACCEPT_PATCH = (b"accept-patch", f"{JSON}, {MERGE_PATCH}".encode())
 
 _VERSION = "version"
+_WRAPPED = re.compile(r"^/fields/\$(set|merge)(?=/)")
 _raw_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _READ = frozenset({"", JSON, MERGE_PATCH})
 
@@ -61,7 +66,7 @@ def _replaced(
     arguments: dict[str, Any] = {"id": identity}
     if _VERSION in given and _VERSION in operation.arguments.fields:
         arguments[_VERSION] = _value(given.pop(_VERSION))
-    made = _whole(operation, create).accept(msgspec.json.encode({**given, "id": identity}))
+    made = _whole(operation.name, create.arguments).accept(msgspec.json.encode({**given, "id": identity}))
     names = [name for name in made.__struct_fields__ if name != "id"]
     values = {name: value for name in names if (value := getattr(made, name)) is not msgspec.UNSET}
     return {**arguments, "fields": {"$set": values}}
@@ -75,10 +80,24 @@ def _merged(operation: Operation, given: dict[str, msgspec.Raw], identity: objec
     return {**arguments, "fields": {"$merge": patch}}
 
 
+@contextmanager
+def as_sent(given: bytes | dict[str, Any]) -> Iterator[None]:
+    """Problems with their places in the body, of what `changed` has made of it."""
+    try:
+        yield
+    except InvalidArguments as failure:
+        if isinstance(given, dict):
+            failure.problems = tuple(
+                dataclasses.replace(problem, pointer=_WRAPPED.sub("", problem.pointer))
+                for problem in failure.problems
+            )
+        raise
+
+
 @functools.lru_cache(maxsize=1000)
-def _whole(operation: Operation, create: Operation) -> Arguments:
+def _whole(operation: str, create: Arguments) -> Arguments:
     """A record that is made whole, in the words of the operation that changes it."""
-    return Arguments(operation.name, create.input, create.managed, create.later)
+    return Arguments(operation, create.struct, create.managed, create.later)
 
 
 def _value(raw: msgspec.Raw) -> Any:
