@@ -27,6 +27,7 @@ AlsoReads = Callable[[Mapping[str, Any]], "frozenset[str] | None"]
 # First words of the CLI and first path segments of REST: a resource of that name could not be reached.
 RESERVED_RESOURCES = frozenset(
     {
+        "batch",
         "execute",
         "export",
         "install",

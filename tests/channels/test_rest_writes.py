@@ -262,3 +262,35 @@ class TestMergePatch:
         options = await client.options("/api/parts/1")
         assert (options.status_code, options.headers["accept-patch"]) == (204, takes)
         assert "accept-patch" not in (await client.options("/api/parts")).headers
+
+
+class TestBatch:
+    async def test_is_done_as_a_whole(self, client: httpx2.AsyncClient) -> None:
+        operations = [
+            {"operation": "products.create", "arguments": {"name": "Lamp"}},
+            {"operation": "parts.create", "arguments": {"code": "x"}},
+        ]
+        done = await client.post("/api/:batch", json={"operations": operations})
+        assert done.status_code == 200, done.text
+        assert [each["id"] for each in done.json()["results"]] == [1, 1]
+        assert len(done.json()["run_id"]) == 32
+        bad = [*operations, {"operation": "parts.create", "arguments": {"cod": "y"}}]
+        problem = assert_problem(await client.post("/api/:batch", json={"operations": bad}), 422, "DF-106")
+        assert problem["errors"][0]["pointer"] == "/operations/2/arguments/cod"
+        assert await names(client) == ["Lamp"]
+        dry = await client.post(
+            "/api/:batch", json={"operations": operations}, headers={"prefer": "tx=rollback, return=minimal"}
+        )
+        assert (dry.status_code, dry.content) == (204, b"")
+        assert await names(client) == ["Lamp"]
+
+    async def test_has_an_address_and_is_no_workflow(self, client: httpx2.AsyncClient) -> None:
+        assert (await client.get("/api/:batch")).status_code == 405
+        assert (await client.options("/api/:batch")).headers["allow"] == "OPTIONS, POST"
+        assert_problem(await client.post("/api/:make", json={}), 404, "DF-404")
+        assert_problem(await client.post("/api/:nothing", json={}), 404, "DF-701")
+        assert [each["name"] for each in (await client.get("/api/workflows")).json()] == ["make"]
+        assert [each["name"] for each in (await client.get("/api")).json()["workflows"]] == ["make"]
+        paths = (await client.get("/openapi.json")).json()["paths"]
+        assert "/api/:batch" in paths
+        assert "/api/workflows/batch/execute" not in paths

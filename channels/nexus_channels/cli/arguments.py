@@ -16,8 +16,9 @@ from pathlib import Path
 import msgspec
 
 from nexus.arguments import UNREADABLE, Given, pointer
+from nexus.demands import Demands
 from nexus.errors import InvalidArguments, InvalidInput, Malformed, Problem, TooLarge
-from nexus_channels.cli.options import ID, Options, closest
+from nexus_channels.cli.options import DEMANDS, DRY_RUN, ID, MAX_AFFECTED, Options, closest
 
 _NUMBER = re.compile(r"-[\d.].*")
 
@@ -64,7 +65,7 @@ def _option(found: Words, options: Options, word: str, rest: deque[str]) -> None
     head, assigned, value = word.partition("=")
     own = options.own.get(head)
     if own is not None:
-        if own in ("yes", "help"):
+        if own in ("yes", "help", DRY_RUN):
             found.own[own] = ""
         else:
             value = value if assigned else _next(found, options, head, own, rest)
@@ -101,6 +102,19 @@ def _give(texts: dict[str, str], name: str, head: str, value: str | None) -> Non
     if name in texts:
         raise _twice(head)
     texts[name] = value
+
+
+def demanded(words: Words, operation: str) -> Demands | None:
+    """What is asked for beside the arguments. Raises InvalidArguments."""
+    asked = {name: words.own[name] for name in DEMANDS if name in words.own}
+    if not asked:
+        return None
+    asked |= {DRY_RUN: "true"} if DRY_RUN in asked else {}
+    try:
+        return msgspec.convert(asked, Demands, strict=False)
+    except msgspec.ValidationError:
+        detail = f"'--max-affected': '{_short(asked[MAX_AFFECTED])}' is no number of records"
+        raise InvalidArguments(operation, [Problem(InvalidArguments.TYPE, "", detail)]) from None
 
 
 def gather(words: Words, options: Options, limit: int) -> Given:

@@ -11,6 +11,8 @@ import msgspec
 
 from nexus import Effect, Nexus, NexusError, Operation
 from nexus.arguments import UNREADABLE, Given, malformed
+from nexus.batch import BATCH
+from nexus.demands import Demands
 from nexus.errors import (
     ConfigurationError,
     InvalidArguments,
@@ -22,7 +24,7 @@ from nexus.errors import (
 )
 from nexus.schema import json_schema
 from nexus_channels.cli import running
-from nexus_channels.cli.arguments import Words, as_typed, gather, read_json, split
+from nexus_channels.cli.arguments import Words, as_typed, demanded, gather, read_json, split
 from nexus_channels.cli.options import ID, Options
 from nexus_channels.cli.output import show
 from nexus_channels.cli.program import FORMS, State, state_of, write_epilog
@@ -68,9 +70,11 @@ class OperationCommand(click.Command):
 
     def _run(self, application: Nexus, words: Words) -> Any:
         given = gather(words, self.options, application.settings.body_limit)
-        if self.operation.effect is Effect.DELETE and "yes" not in words.own:
+        demands = demanded(words, self.operation.name)
+        asks = self.operation.effect is Effect.DELETE and "yes" not in words.own
+        if asks and not (demands is not None and demands.dry_run):
             _confirm(self.operation, given)
-        return running.run(application, self.operation.name, given)
+        return running.run(application, self.operation.name, given, demands)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         formatter.write_paragraph()
@@ -106,6 +110,16 @@ class ResourceCommand(click.Group):
             return None
         message = f"'{self.resource}' has no operation '{cmd_name}'."
         raise _unknown(message, cmd_name, self.list_commands(ctx))
+
+
+def run_batch(state: State, source: str, dry_run: bool, max_affected: int | None) -> None:
+    """What stands in a file, or comes from stdin: what the REST channel takes, or only the list in it."""
+    application = state.application()
+    document = read_json(source if source == "-" else f"@{source}", application.settings.body_limit)
+    if document.lstrip()[:1] == b"[":
+        document = b'{"operations": %b}' % document
+    demands = Demands(dry_run=dry_run, max_affected=max_affected)
+    show(running.run(application, BATCH, document, demands), state)
 
 
 def resource_command(ctx: click.Context, name: str, static: Iterable[str]) -> click.Command | None:
@@ -150,7 +164,7 @@ def workflow_command(ctx: click.Context, name: str) -> click.Command | None:
         found = application.registry[name]
         raise UnknownOperation(
             f"'{name}' is no workflow.",
-            remedy=f"Use 'nexus {found.resource} {found.verb}', or 'nexus execute {name}'.",
+            remedy=f"Use '{_command(found)}', or 'nexus execute {name}'.",
         )
     raise _unknown(f"There is no workflow '{name}'.", name, standing)
 
@@ -226,9 +240,7 @@ def _application(ctx: click.Context) -> Nexus | None:
 
 
 def _standing(application: Nexus) -> dict[str, Operation]:
-    return {
-        operation.name: operation for operation in application.registry.public() if not operation.resource
-    }
+    return {operation.name: operation for operation in application.registry.standing()}
 
 
 def _unknown(message: str, name: str, known: Iterable[str]) -> UnknownOperation:
@@ -273,13 +285,18 @@ def _example(options: Options) -> str:
 
 
 def _summary(operation: Operation) -> dict[str, str]:
-    command = f"{operation.resource} {operation.verb}" if operation.resource else f"run {operation.name}"
     return {
         "name": operation.name,
-        "command": f"nexus {command}",
+        "command": _command(operation),
         "effect": operation.effect.value,
         "summary": operation.summary,
     }
+
+
+def _command(operation: Operation) -> str:
+    if operation.resource:
+        return f"nexus {operation.resource} {operation.verb}"
+    return f"nexus {operation.name}" if operation.platform else f"nexus run {operation.name}"
 
 
 def _details(operation: Operation) -> dict[str, object]:

@@ -167,6 +167,26 @@ def mcp(state: State) -> None:
     serve_mcp(state.application())
 
 
+@program.command(
+    params=[
+        click.Argument(["source"], metavar="[FILE]", default="-", required=False),
+        click.Option(["--dry-run"], is_flag=True, help="Do everything, show the result, and keep nothing."),
+        click.Option(["--max-affected"], type=click.IntRange(0), help="Keep nothing beyond so many records."),
+        output_option(),
+    ]
+)
+@click.pass_obj
+def batch(state: State, source: str, dry_run: bool, max_affected: int | None) -> None:
+    """Do several operations in one transaction: all of them, or none.
+
+    FILE, or stdin, is a JSON list: [{"operation": "products.create", "arguments": {"name": "Lamp"}}, …].
+    Nothing is asked, also where something is deleted.
+    """
+    from nexus_channels.cli.commands import run_batch
+
+    run_batch(state, source, dry_run, max_affected)
+
+
 @program.command(params=[output_option()])
 @click.pass_obj
 def operations(state: State) -> None:

@@ -17,6 +17,7 @@ from nexus.operation import Effect, Operation
 from nexus_channels.cli.program import output_option
 
 ID = "id"
+DRY_RUN, MAX_AFFECTED = DEMANDS = ("dry_run", "max_affected")
 _FEW = 12
 _JSON_HELP = "The arguments, or some of them, as a JSON object: TEXT, @FILE, or - for stdin."
 
@@ -57,6 +58,8 @@ class Options:
         self.positional = positional and self.takes_id
         self.own = {"-j": "json", "-o": "output", "-y": "yes", "-h": "help"}
         self.own |= {f"--{name}": name for name in self.own.values() if name not in self.fields}
+        if operation.effect is not Effect.READ:
+            self.own |= {f"--{kebab(name)}": name for name in DEMANDS if name not in self.fields}
         self._words: dict[str, Meaning] = {}
         for name, field in self.fields.items():
             for word in (name, kebab(name)):
@@ -85,16 +88,27 @@ class Options:
         for index, (name, field) in enumerate(self.fields.items()):
             if not (self.positional and name == ID):
                 found.append(_option(f"field_{index}", name, field))
-        found.append(self._own_option("json", "-j", _JSON_HELP))
+        found.append(self._own_option("json", "-j", _JSON_HELP, metavar="JSON"))
         if self.operation.effect is Effect.DELETE:
             found.append(self._own_option("yes", "-y", "Do not ask.", is_flag=True))
+        if "--dry-run" in self.own:
+            found.append(
+                self._own_option(
+                    DRY_RUN, "", "Do everything, show the result, and keep nothing.", is_flag=True
+                )
+            )
+        if "--max-affected" in self.own:
+            most = "Do nothing where more than so many records would be written."
+            found.append(self._own_option(MAX_AFFECTED, "", most, metavar="INTEGER"))
         output = output_option()
         output.opts = [word for word in output.opts if word in self.own]
         return [*found, output]
 
-    def _own_option(self, name: str, short: str, text: str, **more: Any) -> click.Option:
-        words = [word for word in (short, f"--{name}") if word in self.own]
-        return click.Option([f"own_{name}", *words], help=text, metavar=None if more else "JSON", **more)
+    def _own_option(
+        self, name: str, short: str, text: str, *, metavar: str | None = None, is_flag: bool = False
+    ) -> click.Option:
+        words = [word for word in (short, f"--{kebab(name)}") if word in self.own]
+        return click.Option([f"own_{name}", *words], help=text, metavar=metavar, is_flag=is_flag)
 
 
 def closest(word: str, known: Iterable[str]) -> str:

@@ -33,11 +33,13 @@ from mcp_types import (
     UnsubscribeRequestParams,
 )
 
+from nexus.demands import Demands
 from nexus.errors import Malformed, NexusError, TooLarge
 from nexus.runtime import Runtime
 from nexus.session import Session
 from nexus_channels.mcp import resources
 from nexus_channels.mcp.announcer import Announcer
+from nexus_channels.mcp.demands import demanded
 from nexus_channels.mcp.tools import Toolbox, refusal, success
 
 _INSTRUCTIONS = (
@@ -132,7 +134,8 @@ class _Handlers:
         try:
             described = self.toolbox.find(params.name)
             arguments = self._arguments(params.arguments or {})
-            return success(described, await self._invoke(described.operation.name, arguments, ctx))
+            demands = demanded(params.meta)
+            return success(described, await self._invoke(described.operation.name, arguments, ctx, demands))
         except NexusError as failure:
             return refusal(failure)
 
@@ -182,12 +185,13 @@ class _Handlers:
         except NexusError as failure:
             raise _wire(failure) from None
 
-    async def _invoke(self, name: str, arguments: bytes, ctx: Context) -> Any:
+    async def _invoke(self, name: str, arguments: bytes, ctx: Context, demands: Demands | None) -> Any:
         task = asyncio.current_task()
         assert task is not None
         self.running.add(task)
         try:
-            return await self._runtime.invoke(name, arguments, self._caller(ctx), channel="mcp")
+            session = self._caller(ctx)
+            return await self._runtime.invoke(name, arguments, session, channel="mcp", demands=demands)
         finally:
             self.running.discard(task)
 

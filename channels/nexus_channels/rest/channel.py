@@ -5,6 +5,7 @@
 /api/{resource}                 GET list, POST create
 /api/{resource}/{id}            GET get, PATCH update, PUT update of the whole, DELETE delete
 /api/{resource}:{verb}          POST any other verb; GET too when it reads
+/api/:batch                     POST several operations as one
 /api/workflows                  the operations that belong to no resource
 /api/workflows/{name}           one operation, by any of its spellings
 /api/workflows/{name}/execute   POST runs it; see demands.py
@@ -144,6 +145,8 @@ class Rest:
                 raise _nothing_at(scope)
             return await self._record(scope, receive, method, unquoted(name), unquoted(below))
         resource, colon, verb = name.partition(":")
+        if colon and not resource and verb in self._registry:
+            return await self._alone(scope, receive, method, unquoted(verb))
         if colon:
             return await self._custom(scope, receive, method, unquoted(resource), unquoted(verb))
         if name == "workflows":
@@ -195,6 +198,15 @@ class Rest:
             return reply_json(await self._invoke(scope, operation, given))
         return reply_json(await self._run(scope, receive, method, operation))
 
+    async def _alone(self, scope: Scope, receive: Receive, method: str, name: str) -> Reply:
+        """One of the platform's own that belongs to no resource."""
+        operation = self._registry.outside(name)
+        if operation.resource or not operation.platform:
+            raise _nothing_at(scope)
+        _allow_only(scope, method, ("POST",))
+        form_wanted(scope)
+        return reply_json(await self._run(scope, receive, method, operation))
+
     async def _workflow(self, scope: Scope, receive: Receive, method: str, below: str) -> Reply:
         name, slash, action = below.partition("/")
         if not name or (slash and action != "execute"):
@@ -235,16 +247,14 @@ class Rest:
             for name in self._registry.resources()
         ]
         workflows = [
-            {"name": o.name, "path": f"{root}/workflows/{o.name}"}
-            for o in self._registry.public()
-            if not o.resource
+            {"name": o.name, "path": f"{root}/workflows/{o.name}"} for o in self._registry.standing()
         ]
         return reply_json({"resources": resources, "workflows": workflows})
 
     def _workflows(self, scope: Scope, method: str) -> Reply:
         _allow_only(scope, method, ("GET",))
         _take_no_arguments(scope, "workflows")
-        return reply_json([_summary(o) for o in self._registry.public() if not o.resource])
+        return reply_json([_summary(o) for o in self._registry.standing()])
 
     def _session(self, scope: Scope, method: str) -> Reply:
         _allow_only(scope, method, ("GET",))
