@@ -12,9 +12,11 @@ from starlette.types import Receive, Scope, Send
 
 from nexus.errors import (
     InvalidInput,
+    KeyInFlight,
     Malformed,
     MethodNotAllowed,
     NexusError,
+    PreconditionFailed,
     TooLarge,
     Unauthenticated,
     Unavailable,
@@ -40,7 +42,7 @@ class Disconnected(Exception):
 async def answer(send: Send, reply: Reply, *, head: bool = False) -> None:
     """Send a whole response; of a HEAD request's only the headers."""
     status, body, headers = reply
-    if status != 204:
+    if status not in (204, 304):
         headers.append((b"content-length", b"%d" % len(body)))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": b"" if head else body})
@@ -61,8 +63,10 @@ def reply_problem(failure: NexusError, status: int | None = None) -> Reply:
     headers = [PROBLEM]
     if isinstance(failure, Unauthenticated):
         headers.append((b"www-authenticate", b"Bearer"))
-    elif isinstance(failure, Unavailable):
+    elif isinstance(failure, (Unavailable, KeyInFlight)):
         headers.append((b"retry-after", _RETRY_AFTER))
+    elif isinstance(failure, PreconditionFailed) and failure.etag is not None:
+        headers.append((b"etag", failure.etag.encode()))
     elif isinstance(failure, MethodNotAllowed):
         headers.append((b"allow", allow(failure.allowed)))
     return status, msgspec.json.encode(document), headers

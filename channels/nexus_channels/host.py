@@ -17,8 +17,10 @@ from nexus_channels import asyncapi
 from nexus_channels.asgi import JSON, Reply, allow, answer, refuse, reply_json, root_of, rooted, route_path
 from nexus_channels.beside import Beside
 from nexus_channels.guard import Guard
+from nexus_channels.mcp.channel import McpChannel
 from nexus_channels.openapi.serving import described, release
 from nexus_channels.pages import pages
+from nexus_channels.readiness import Readiness
 
 Page: TypeAlias = Callable[[Scope], Awaitable[Reply]]
 
@@ -27,13 +29,17 @@ class Application:
     """What any ASGI server can serve, and any ASGI application mount; ours serves it.
 
     A server that speaks the lifespan protocol starts and ends what it needs. What it is mounted into
-    does not, and takes `lifespan` as its own: `FastAPI(lifespan=mounted.lifespan)`.
+    does not, and takes `lifespan` as its own: `FastAPI(lifespan=mounted.lifespan)`. `mcp_port` is a port of
+    the server on which there is MCP and nothing else.
     """
 
-    def __init__(self, app: Nexus) -> None:
+    def __init__(self, app: Nexus, *, mcp_port: int | None = None) -> None:
         self.host = Host(app)
         beside = self.host.beside
-        self.guard = Guard(beside.wrap(self.host), app.sessions, is_open=beside.is_open)
+        inside = beside.wrap(self.host)
+        if mcp_port is not None:
+            inside = McpPort(inside, mcp_port)
+        self.guard = Guard(inside, app.sessions, is_open=beside.is_open)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -46,6 +52,21 @@ class Application:
         """To be entered by the application that this is mounted into, which gives itself."""
         async with self.host.running():
             yield
+
+
+class McpPort:
+    """A port on which there is MCP and nothing else."""
+
+    def __init__(self, app: ASGIApp, port: int) -> None:
+        self._app = app
+        self._port = port
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if (scope.get("server") or (None, None))[1] == self._port and route_path(scope) != McpChannel.path:
+            nothing = NotFound(f"On this port there is nothing but '{McpChannel.path}'.")
+            await refuse(scope, receive, send, nothing)
+        else:
+            await self._app(scope, receive, send)
 
 
 class Host:
@@ -66,10 +87,13 @@ class Host:
         for path in paths:
             if not path.startswith("/") or path.endswith("/") or paths.count(path) > 1:
                 raise ConfigurationError(f"No channel, or no other, can be at '{path}'.")
+        self._readiness = Readiness(app)
         self._described = described(app)
         self._pages: dict[str, Page] = {
             **{path: self._json(content) for path, content in _STATES.items()},
             **{path: file.reply for path, file in pages().items()},
+            "/readyz": self._ready,
+            "/ready": self._ready,
             "/openapi.json": self._document,
         }
         self.beside = Beside(app.beside, paths, self._pages)
@@ -86,6 +110,7 @@ class Host:
         """The application's lifespan, every channel's own, and those of what is mounted here."""
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self.app.running())
+            stack.push_async_callback(self._readiness.close)
             for channel in self.channels:
                 await stack.enter_async_context(channel.running())
             await stack.enter_async_context(self.beside.running())
@@ -113,8 +138,8 @@ class Host:
         else:
             try:
                 reply = await page(scope)
-            except NotFound as missing:
-                await refuse(scope, receive, send, missing)
+            except (NotFound, Unavailable) as failure:
+                await refuse(scope, receive, send, failure)
                 return
             await answer(send, reply, head=scope["method"] == "HEAD")
 
@@ -124,6 +149,10 @@ class Host:
         if made is None:
             made = await asyncio.to_thread(self._described.document, root)
         return 200, made, [JSON, (b"cache-control", b"no-cache")]
+
+    async def _ready(self, scope: Scope) -> Reply:
+        await self._readiness.check()
+        return reply_json({"status": "ok", "channels": [channel.name for channel in self.channels]})
 
     def _json(self, content: Callable[[Host, str], object]) -> Page:
         async def page(scope: Scope) -> Reply:
@@ -172,10 +201,6 @@ def _live(host: Host, root: str) -> dict[str, object]:
     return {"status": "ok"}
 
 
-def _ready(host: Host, root: str) -> dict[str, object]:
-    return {"status": "ok", "channels": [channel.name for channel in host.channels]}
-
-
 _METHODS = ("GET", "HEAD", "OPTIONS")
 _START = (
     "A server must speak the lifespan protocol. What this is mounted into takes it over:"
@@ -185,7 +210,5 @@ _STATES: dict[str, Callable[[Host, str], object]] = {
     "/": _index,
     "/livez": _live,
     "/health": _live,
-    "/readyz": _ready,
-    "/ready": _ready,
     "/asyncapi.json": _frames,
 }

@@ -18,12 +18,10 @@ from types import FrameType
 from typing import Any
 
 import uvicorn
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from nexus.app import Nexus
 from nexus.config import is_loopback
-from nexus.errors import ConfigurationError, NotFound
-from nexus_channels.asgi import refuse, route_path
+from nexus.errors import ConfigurationError
 from nexus_channels.host import Application
 from nexus_channels.mcp.channel import McpChannel
 
@@ -83,7 +81,8 @@ class _Server(uvicorn.Server):
         signals: bool = True,
     ) -> None:
         self.app = app
-        served = Application(app)
+        mcp_port = listeners[1].getsockname()[1] if len(listeners) > 1 else None
+        served = Application(app, mcp_port=mcp_port)
         self.host = served.host
         self.base_url = _url(listeners[0])
         self.mcp_url = _url(listeners[1]) if len(listeners) > 1 else ""
@@ -93,7 +92,7 @@ class _Server(uvicorn.Server):
         self._deadline: threading.Timer | None = None
         super().__init__(
             uvicorn.Config(
-                McpPort(served, listeners[1].getsockname()[1]) if self.mcp_url else served,
+                served,
                 loop="uvloop" if sys.platform != "win32" else "asyncio",
                 http="httptools",
                 ws="websockets-sansio",
@@ -172,21 +171,6 @@ class _Server(uvicorn.Server):
         """The end came in time."""
         if self._deadline is not None:
             self._deadline.cancel()
-
-
-class McpPort:
-    """A port on which there is MCP and nothing else."""
-
-    def __init__(self, app: ASGIApp, port: int) -> None:
-        self._app = app
-        self._port = port
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if (scope.get("server") or (None, None))[1] == self._port and route_path(scope) != McpChannel.path:
-            nothing = NotFound(f"On this port there is nothing but '{McpChannel.path}'.")
-            await refuse(scope, receive, send, nothing)
-        else:
-            await self._app(scope, receive, send)
 
 
 def _end() -> None:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx2
 import pytest
+from fastapi import FastAPI, HTTPException
 from mcp import Client
 
 from dataflow import DataFlow
 from nexus import Nexus, Settings
-from nexus.errors import ConfigurationError
+from nexus.errors import ConfigurationError, NexusError
 from nexus_channels.server import running_server
-from nexus_workflows import WorkflowBuilder
+from nexus_workflows import AsyncLocalRuntime, WorkflowBuilder
 from nexus_workflows.gateway import create_gateway
 from tests.channels.conftest import KEY
+from tests.support.hosting import hosted
 from tests.support.problems import assert_problem
 
 
@@ -117,7 +120,9 @@ class TestNexus:
                     assert not (await client.call_tool("products_create", {"name": base})).is_error
             async with http_to(own) as http:
                 for path in ("/", "/api/products", "/ws", "/mcp/x", "/livez"):
-                    assert_problem(await http.get(path), 404, "DF-404")
+                    answer = await http.get(path)
+                    assert_problem(answer, 404, "DF-404")
+                    assert answer.headers["x-request-id"]
             async with http_to(url) as http:
                 assert (await http.get("/api/products")).json()["count"] == 2
 
@@ -192,6 +197,27 @@ class TestExecute:
         accepted = (await http.get("/api/workflows/ProductUpdateNode")).json()["input"]["properties"]
         assert accepted["conditions"]["deprecated"] is accepted["updates"]["deprecated"] is True
         assert not any("deprecated" in accepted[name] for name in ("id", "filter", "fields"))
+
+
+async def test_a_runtime_in_the_handlers_of_a_fastapi(db: DataFlow) -> None:
+    """Nothing of ours is served there: the pool belongs to the event loop that uses it."""
+    outer, runtime = FastAPI(), AsyncLocalRuntime(execution_timeout=30)
+    workflow = WorkflowBuilder(registry=db)
+    workflow.add_node("ProductCreateNode", "create", {"name": "{{name}}", "price": 1.0})
+
+    @outer.post("/execute")
+    async def execute(data: dict[str, Any]) -> dict[str, Any]:
+        try:
+            results, run_id = await runtime.execute_workflow_async(workflow.build(), inputs=data)
+        except NexusError as failure:
+            raise HTTPException(failure.status, failure.detail) from failure
+        return {"status": "success", "results": results, "run_id": run_id}
+
+    async with hosted(outer) as url, http_to(url) as http:
+        done = await asyncio.gather(*(http.post("/execute", json={"name": f"n{i}"}) for i in range(5)))
+        assert {answer.json()["results"]["create"]["name"] for answer in done} == {f"n{i}" for i in range(5)}
+        assert (await http.post("/execute", json={"name": 5})).status_code == 422
+    await db.close()
 
 
 def _free_port() -> int:

@@ -87,3 +87,19 @@ def test_a_function_without_annotations_cannot_be_an_operation() -> None:
     for wrong in (bare, starred, synchronous):
         with pytest.raises(RegistrationError):
             operation(wrong)
+
+
+def test_what_is_added_piece_by_piece_is_as_if_at_once() -> None:
+    operations = [listing(name, node) for name, node in (("a", "AListNode"), ("b", ""), ("c", "CListNode"))]
+    hidden = Operation(name="a.hide", handler=nothing, resource="a", verb="hide", internal=True)
+    at_once, pieces = Registry(), Registry()
+    at_once.add(*operations, hidden)
+    before = pieces.verbs("a")
+    for one in (*operations, hidden):
+        pieces.add(one)
+    assert before == {}
+    assert pieces.resources() == at_once.resources() == ["a", "b", "c"]
+    assert pieces.verbs("a") == at_once.verbs("a") == {"list": operations[0]}
+    assert list(pieces) == list(at_once)
+    pieces.remove("b.list")
+    assert ("b.list" in pieces, "CListNode" in pieces, pieces.resources()) == (False, True, ["a", "c"])

@@ -136,6 +136,7 @@ class Workflow:
                 raise RegistrationError(
                     f"The output asks for '{template.source}', which is no node and no input."
                 )
+            planner.check_end(template)
 
     def _struct(self, name: str, planner: Planner, extra: Iterable[str]) -> type[msgspec.Struct]:
         declared = {given.name: given for given in self.inputs}

@@ -17,9 +17,18 @@ from nexus.operation import Effect, Operation
 from nexus_channels.cli.program import output_option
 
 ID = "id"
-DRY_RUN, MAX_AFFECTED = DEMANDS = ("dry_run", "max_affected")
+IF_MATCH = "if_match"
+ETAG = "etag"
+DRY_RUN, MAX_AFFECTED = "dry_run", "max_affected"
+DEMANDS = (DRY_RUN, MAX_AFFECTED, IF_MATCH)
+FLAGS = ("yes", "help", ETAG, DRY_RUN)
+"""Those of the program's own options that take no value."""
+
 _FEW = 12
 _JSON_HELP = "The arguments, or some of them, as a JSON object: TEXT, @FILE, or - for stdin."
+
+_IF_MATCH_HELP = "Only if the record is still in the state with this tag; * for any state."
+_ETAG_HELP = "Write only the record's tag, for --if-match."
 
 _NAMES: tuple[tuple[type[inspect.Type], str], ...] = (
     (inspect.StrType, "TEXT"),
@@ -59,7 +68,13 @@ class Options:
         self.own = {"-j": "json", "-o": "output", "-y": "yes", "-h": "help"}
         self.own |= {f"--{name}": name for name in self.own.values() if name not in self.fields}
         if operation.effect is not Effect.READ:
-            self.own |= {f"--{kebab(name)}": name for name in DEMANDS if name not in self.fields}
+            self.own |= {
+                f"--{kebab(name)}": name for name in (DRY_RUN, MAX_AFFECTED) if name not in self.fields
+            }
+        if self.takes_tag:
+            self.own |= {"--if-match": IF_MATCH, "--if_match": IF_MATCH}
+        if operation.tag is not None and ETAG not in self.fields:
+            self.own["--etag"] = ETAG
         self._words: dict[str, Meaning] = {}
         for name, field in self.fields.items():
             for word in (name, kebab(name)):
@@ -71,6 +86,11 @@ class Options:
             if is_switch(field.type):
                 for word in (f"no_{name}", f"no-{kebab(name)}"):
                     self._words.setdefault(word, Meaning(name, "false"))
+
+    @property
+    def takes_tag(self) -> bool:
+        """Whether it changes a record, and may be told in which state."""
+        return self.operation.matches and self.operation.effect is not Effect.READ
 
     def find(self, word: str) -> Meaning | None:
         """What the name of an option, without its dashes, means."""
@@ -100,6 +120,10 @@ class Options:
         if "--max-affected" in self.own:
             most = "Do nothing where more than so many records would be written."
             found.append(self._own_option(MAX_AFFECTED, "", most, metavar="INTEGER"))
+        if self.takes_tag:
+            found.append(click.Option(["own_if_match", "--if-match"], help=_IF_MATCH_HELP, metavar="TAG"))
+        if "--etag" in self.own:
+            found.append(click.Option(["own_etag", "--etag"], help=_ETAG_HELP, is_flag=True))
         output = output_option()
         output.opts = [word for word in output.opts if word in self.own]
         return [*found, output]

@@ -39,7 +39,7 @@ from nexus.runtime import Runtime
 from nexus.session import Session
 from nexus_channels.mcp import resources
 from nexus_channels.mcp.announcer import Announcer
-from nexus_channels.mcp.demands import demanded
+from nexus_channels.mcp.demands import demands_of
 from nexus_channels.mcp.tools import Toolbox, refusal, success
 
 _INSTRUCTIONS = (
@@ -133,9 +133,10 @@ class _Handlers:
     async def call_tool(self, ctx: Context, params: CallToolRequestParams) -> CallToolResult:
         try:
             described = self.toolbox.find(params.name)
-            arguments = self._arguments(params.arguments or {})
-            demands = demanded(params.meta)
-            return success(described, await self._invoke(described.operation.name, arguments, ctx, demands))
+            given = dict(params.arguments or {})
+            demands = demands_of(described.operation, params.meta, given)
+            arguments = self._arguments(given)
+            return success(described, await self._invoke(described.operation.name, arguments, demands, ctx))
         except NexusError as failure:
             return refusal(failure)
 
@@ -185,13 +186,14 @@ class _Handlers:
         except NexusError as failure:
             raise _wire(failure) from None
 
-    async def _invoke(self, name: str, arguments: bytes, ctx: Context, demands: Demands | None) -> Any:
+    async def _invoke(self, name: str, arguments: bytes, demands: Demands | None, ctx: Context) -> Any:
         task = asyncio.current_task()
         assert task is not None
         self.running.add(task)
         try:
-            session = self._caller(ctx)
-            return await self._runtime.invoke(name, arguments, session, channel="mcp", demands=demands)
+            return await self._runtime.invoke(
+                name, arguments, self._caller(ctx), channel="mcp", demands=demands
+            )
         finally:
             self.running.discard(task)
 

@@ -97,7 +97,7 @@ def as_sent(given: bytes | dict[str, Any]) -> Iterator[None]:
 @functools.lru_cache(maxsize=1000)
 def _whole(operation: str, create: Arguments) -> Arguments:
     """A record that is made whole, in the words of the operation that changes it."""
-    return Arguments(operation, create.struct, create.managed, create.later)
+    return Arguments(operation, create.struct, create.managed, create.refused)
 
 
 def _value(raw: msgspec.Raw) -> Any:

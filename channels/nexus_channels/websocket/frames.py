@@ -15,6 +15,7 @@ from nexus.arguments import UNREADABLE, Arguments, malformed
 from nexus.demands import NONE, Demands
 from nexus.errors import InvalidInput, NexusError, did_you_mean
 from nexus.feed import Change
+from nexus.operation import Operation
 from nexus.ports import Record
 
 PROTOCOL = "nexus.v1"
@@ -46,8 +47,9 @@ class Unsubscribe(_Frame, tag="unsubscribe"):
 
 class Call(_Frame, tag="call"):
     """Run an operation, by any of its spellings. With an `idempotency_key`, what is repeated is done once;
-    in the `background`, the answer is where the run of a workflow can be looked at. A `dry_run` answers as if
-    it were done, and keeps nothing; where more than `max_affected` records would be written, none is."""
+    in the `background`, the answer is where the run of a workflow can be looked at. With `if_match`, a record
+    is changed only in the state that this tag says. A `dry_run` answers as if it were done, and keeps
+    nothing; where more than `max_affected` records would be written, none is."""
 
     id: Id
     operation: str
@@ -56,6 +58,7 @@ class Call(_Frame, tag="call"):
     background: bool = False
     dry_run: bool = False
     max_affected: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    if_match: str | None = None
 
 
 class Ping(_Frame, tag="ping"):
@@ -105,10 +108,19 @@ def demands(frame: Call) -> Demands | None:
     asked = Demands(
         key=frame.idempotency_key,
         background=frame.background,
+        if_match=frame.if_match,
         dry_run=frame.dry_run,
         max_affected=frame.max_affected,
     )
     return None if asked == NONE else asked
+
+
+def result(identifier: str, operation: Operation, given: object) -> str:
+    """With the tag of the record that it is, where it is one."""
+    encoded = _encode(given)
+    tag = None if operation.tag is None else operation.tag(given, encoded)
+    frame: dict[str, object] = {"type": "result", "id": identifier, "result": msgspec.Raw(encoded)}
+    return text(frame if tag is None else {**frame, "etag": tag})
 
 
 def change(identifier: str, happened: Change, fields: Fields) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import operator
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import msgspec
@@ -14,7 +15,8 @@ from dataflow.model import Model
 from dataflow.naming import snake_case
 from dataflow.nodes.described import details_of
 from dataflow.reading import also_reads
-from nexus.operation import Effect, Operation
+from nexus.arguments import NOTHING_REFUSED
+from nexus.operation import AsksMatch, Effect, Operation
 
 MOST_RECORDS = 1000
 
@@ -60,18 +62,11 @@ def older(argument: Any, name: str) -> Any:
     return Annotated[argument, described]
 
 
-_LATER = frozenset(
-    {
-        "cache_backend",
-        "cache_invalidation",
-        "cache_key",
-        "cache_ttl",
-        "cache_warm_up",
-        "read_preference",
-        "streaming",
-    }
+_REFUSED = dict.fromkeys(
+    ("cache_backend", "cache_invalidation", "cache_key", "cache_ttl", "cache_warm_up", "read_preference"),
+    "is not available yet",
 )
-"""Parameters that are documented for every node and not built yet."""
+"""Parameters that are documented for every node, and why they are refused."""
 
 
 def placed(
@@ -82,10 +77,18 @@ def placed(
     summary: str,
     *,
     input: type[msgspec.Struct],
+    refused: Mapping[str, str] = NOTHING_REFUSED,
+    asks_match: AsksMatch | None = None,
     **parts: Any,
 ) -> Operation:
+    """`asks_match` tells of arguments whether they change a record without saying in which state it is;
+    unless it is given, those of every update and deletion do."""
+    if asks_match is None and effect in (Effect.UPDATE, Effect.DELETE):
+        asks_match = _always
     return Operation(
         input=input,
+        asks_match=asks_match if model.require_if_match else None,
+        shows_tag=model.require_if_match and "tag" in parts,
         details=details_of(model, verb, input.__struct_fields__),
         name=f"{model.route}.{verb}",
         resource=model.route,
@@ -94,12 +97,16 @@ def placed(
         effect=effect,
         summary=summary,
         managed=model.managed if effect in (Effect.CREATE, Effect.UPDATE) else frozenset(),
-        later=_LATER - model.fields.keys(),
+        refused={name: why for name, why in {**_REFUSED, **refused}.items() if name not in model.fields},
         model=model.name,
         types={field.name: field.given_type for field in model.fields.values()},
         also_reads=functools.partial(also_reads, model) if effect is Effect.READ else None,
         **parts,
     )
+
+
+def _always(arguments: Any) -> bool:
+    return True
 
 
 def a_record(model: Model) -> str:

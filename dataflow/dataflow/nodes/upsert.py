@@ -118,6 +118,7 @@ def _upsert(model: Model, bulk: Bulk) -> Operation:
             ],
         ),
         output=result,
+        asks_match=lambda arguments: arguments.update is not UNSET,
     )
 
 
@@ -195,6 +196,7 @@ def _many(
         handler=handler,
         input=arguments_of(model, node, [*own, *flat]),
         output=BulkResult,
+        asks_match=lambda arguments: arguments.conflict_resolution in ("update", "upsert"),
     )
 
 
