@@ -53,10 +53,14 @@ class Paths:
         for resource in self._registry.resources():
             for operation in self._registry.verbs(resource).values():
                 self._place(operation)
+        for operation in self._registry.standing():
+            path = f"{self._prefix}/workflows/{operation.name}/execute"
+            self._add(path, "post", self._with_body(operation, operation.tool))
         for operation in self._registry.public():
-            if not operation.resource:
-                path = f"{self._prefix}/workflows/{operation.name}/execute"
-                self._add(path, "post", self._with_body(operation, operation.tool))
+            if operation.platform and not operation.resource:
+                self._add(
+                    f"{self._prefix}/:{operation.name}", "post", self._with_body(operation, operation.tool)
+                )
 
     def _place(self, operation: Operation) -> None:
         below, verb = f"{self._prefix}/{operation.resource}", operation.verb
