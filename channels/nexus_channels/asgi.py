@@ -13,9 +13,11 @@ from starlette.types import Receive, Scope, Send
 
 from nexus.errors import (
     InvalidInput,
+    KeyInFlight,
     Malformed,
     MethodNotAllowed,
     NexusError,
+    PreconditionFailed,
     RateLimited,
     TooLarge,
     Unauthenticated,
@@ -43,7 +45,7 @@ class Disconnected(Exception):
 async def answer(send: Send, reply: Reply, *, head: bool = False) -> None:
     """Send a whole response; of a HEAD request's only the headers."""
     status, body, headers = reply
-    if status != 204:
+    if status not in (204, 304):
         headers.append((b"content-length", b"%d" % len(body)))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": b"" if head else body})
@@ -64,8 +66,10 @@ def reply_problem(failure: NexusError, status: int | None = None) -> Reply:
     headers = [PROBLEM]
     if isinstance(failure, Unauthenticated):
         headers.append((b"www-authenticate", b"Bearer"))
-    elif isinstance(failure, Unavailable):
+    elif isinstance(failure, (Unavailable, KeyInFlight)):
         headers.append((b"retry-after", _RETRY_AFTER))
+    elif isinstance(failure, PreconditionFailed) and failure.etag is not None:
+        headers.append((b"etag", failure.etag.encode()))
     elif isinstance(failure, RateLimited):
         headers.append((b"retry-after", b"%d" % math.ceil(failure.seconds)))
     elif isinstance(failure, UnsupportedEncoding):

@@ -24,10 +24,10 @@ from nexus.errors import RegistrationError, did_you_mean
 
 _TABLE = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,62}")
 _OWN_TABLES = ("dataflow_", "nexus_")
-_ARGUMENTS = frozenset({"fields", "filter", "include_deleted", "soft_delete"})
+_ARGUMENTS = frozenset({"fields", "filter", "if_match", "include_deleted", "soft_delete"})
 _TIMESTAMPS = ("created_at", "updated_at")
 _KEYS = (Kind.INTEGER, Kind.TEXT, Kind.UUID)
-_SWITCHES = frozenset({"multi_tenant", "soft_delete", "versioned"})
+_SWITCHES = frozenset({"multi_tenant", "require_if_match", "soft_delete", "versioned"})
 _OPTIONS: dict[str, type] = {
     "route": str,
     "foreign_keys": bool,

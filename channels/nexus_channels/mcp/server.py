@@ -33,12 +33,14 @@ from mcp_types import (
     UnsubscribeRequestParams,
 )
 
+from nexus.demands import Demands, Noted
 from nexus.errors import Malformed, NexusError, TooLarge
 from nexus.request import REQUEST, new_request
 from nexus.runtime import Runtime
 from nexus.session import Session
 from nexus_channels.mcp import resources
 from nexus_channels.mcp.announcer import Announcer
+from nexus_channels.mcp.demands import demands_of
 from nexus_channels.mcp.tools import Toolbox, refusal, success
 
 _INSTRUCTIONS = (
@@ -132,8 +134,12 @@ class _Handlers:
     async def call_tool(self, ctx: Context, params: CallToolRequestParams) -> CallToolResult:
         try:
             described = self.toolbox.find(params.name)
-            arguments = self._arguments(params.arguments or {})
-            return success(described, await self._invoke(described.operation.name, arguments, ctx))
+            given = dict(params.arguments or {})
+            demands = demands_of(described.operation, params.meta, given)
+            arguments = self._arguments(given)
+            noted = Noted()
+            result = await self._invoke(described.operation.name, arguments, demands, noted, ctx)
+            return success(described, result, noted)
         except NexusError as failure:
             return refusal(failure)
 
@@ -183,13 +189,17 @@ class _Handlers:
         except NexusError as failure:
             raise _wire(failure) from None
 
-    async def _invoke(self, name: str, arguments: bytes, ctx: Context) -> Any:
+    async def _invoke(
+        self, name: str, arguments: bytes, demands: Demands | None, noted: Noted, ctx: Context
+    ) -> Any:
         task = asyncio.current_task()
         assert task is not None
         self.running.add(task)
         REQUEST.set(new_request() if ctx.request is None else ctx.request.scope["nexus.request"])
         try:
-            return await self._runtime.invoke(name, arguments, self._caller(ctx), channel="mcp")
+            return await self._runtime.invoke(
+                name, arguments, self._caller(ctx), channel="mcp", demands=demands, noted=noted
+            )
         finally:
             self.running.discard(task)
 

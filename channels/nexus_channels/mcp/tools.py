@@ -12,10 +12,13 @@ from typing import Any
 import msgspec
 from mcp_types import CallToolResult, TextContent, Tool, ToolAnnotations
 
-from nexus.errors import InvalidCursor, NexusError
+from nexus.demands import Noted
+from nexus.errors import InvalidCursor, KeyInFlight, NexusError
 from nexus.operation import Effect, Operation
 from nexus.registry import Registry
+from nexus.runs.record import Started
 from nexus.schema import json_schema
+from nexus_channels.mcp.demands import ETAG, IF_MATCH, REPLAYED, takes_tag, with_argument, with_member
 
 logger = logging.getLogger("nexus")
 
@@ -101,7 +104,11 @@ class Toolbox:
 
 def describe(operation: Operation) -> Described:
     accepts = _schema(operation, operation.input) or {"type": "object"}
+    if takes_tag(operation):
+        accepts = with_argument(accepts)
     returns, wraps = _returns(operation)
+    if operation.shows_tag and returns is not None:
+        returns = with_member(returns)
     tool = Tool(
         name=operation.tool,
         title=_title(operation),
@@ -114,8 +121,10 @@ def describe(operation: Operation) -> Described:
     return Described(operation, tool, wraps, checked)
 
 
-def success(described: Described, result: Any) -> CallToolResult:
-    """Raises NexusError for a result that JSON cannot hold."""
+def success(described: Described, result: Any, noted: Noted) -> CallToolResult:
+    """Raises NexusError for a result that JSON cannot hold, KeyInFlight for a run that goes on."""
+    if isinstance(result, Started):
+        raise KeyInFlight(f"Repeat it later, or look at the run {result.run_id} with runs_get.")
     try:
         # Encoded and read again, and not converted: so both forms agree, and JSON columns may stay raw.
         text = msgspec.json.encode(result)
@@ -126,13 +135,25 @@ def success(described: Described, result: Any) -> CallToolResult:
         raise NexusError(
             f"What '{name}' returned cannot be sent.", remedy="The server's log says why."
         ) from failure
-    wraps = described.wraps
+    operation, wraps = described.operation, described.wraps
+    tag = None if operation.tag is None else operation.tag(result, text)
+    if tag is not None and operation.shows_tag:
+        structured[IF_MATCH] = tag
+        text = msgspec.json.encode(structured)
     if wraps or (wraps is None and not isinstance(structured, dict)):
         text = b'{"result":%b}' % text
         structured = {"result": structured}
     return CallToolResult(
-        content=[TextContent(text=text.decode())], structured_content=structured, is_error=False
+        content=[TextContent(text=text.decode())],
+        structured_content=structured,
+        is_error=False,
+        _meta=_beside(tag, noted),
     )
+
+
+def _beside(tag: str | None, noted: Noted) -> dict[str, Any] | None:
+    meta = ({} if tag is None else {ETAG: tag}) | ({REPLAYED: True} if noted.replayed else {})
+    return meta or None
 
 
 def refusal(failure: NexusError) -> CallToolResult:

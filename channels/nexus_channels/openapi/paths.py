@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from nexus.keys import takes_key
 from nexus.operation import Effect, Operation
 from nexus.registry import Registry
 from nexus_channels.openapi.arguments import accepted, alternatives, identity, query_parameters, short_forms
@@ -18,6 +19,19 @@ _TEXT: JsonSchema = {"type": "string"}
 _NEXT_LINK = {
     "description": "In lists that are read by cursor: where the next page is (RFC 8288)",
     "schema": _TEXT,
+}
+_KEY = "IdempotencyKey"
+_IDEMPOTENCY_KEY: JsonSchema = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "description": "What is repeated with the same key and the same body is done once, and answered as it was"
+    " then. For another body the key cannot be used (422); while the first request goes on it cannot be"
+    " repeated (409).",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
+}
+_REPLAYED = {
+    "description": "The answer is that of the first request with this key: nothing was done",
+    "schema": {"type": "string", "const": "true"},
 }
 _LOCATION = {"description": "Where the record is", "schema": {"type": "string", "format": "uri-reference"}}
 
@@ -76,7 +90,7 @@ class Paths:
         described = self._with_body(operation, operation.tool)
         made = described["responses"].pop("200")
         made["description"] = "The record that was created."
-        made["headers"] = {"Location": _LOCATION}
+        made["headers"] = {"Location": _LOCATION, **made.get("headers", {})}
         verbs = self._registry.verbs(operation.resource)
         names = [name for name in _RECORD if name in verbs and verbs[name].on_record]
         if names:
@@ -98,7 +112,7 @@ class Paths:
             parameters += self._short(operation)
         described = self._described(operation, operation.tool, body=False)
         if parameters:
-            described["parameters"] = parameters
+            described["parameters"] = [*parameters, *described.get("parameters", ())]
         return described
 
     def _short(self, operation: Operation) -> list[JsonSchema]:
@@ -145,13 +159,18 @@ class Paths:
         status = "200"
         if operation.output is None and operation.effect is Effect.DELETE and operation.on_record:
             status, answered = "204", {"description": "Done."}
-        return {
+        described: JsonSchema = {
             "operationId": name,
             "tags": [operation.resource or "workflows"],
             "summary": _title(operation, name),
             "description": operation.summary or f"Run {operation.name}.",
             "responses": {status: answered, **refusals(operation, locked=self._locked, body=body)},
         }
+        if takes_key(operation):
+            self.parameters[_KEY] = _IDEMPOTENCY_KEY
+            described["parameters"] = [{"$ref": f"#/components/parameters/{_KEY}"}]
+            answered.setdefault("headers", {})["Idempotency-Replayed"] = _REPLAYED
+        return described
 
     def _answer(self, operation: Operation) -> JsonSchema:
         if operation.output is Any:

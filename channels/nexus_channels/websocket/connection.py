@@ -8,6 +8,7 @@ import logging
 
 from starlette.types import Receive, Send
 
+from nexus.demands import Noted
 from nexus.errors import (
     CursorExpired,
     InvalidFilter,
@@ -134,18 +135,21 @@ class Connection:
 
     async def _call(self, frame: frames.Call) -> None:
         REQUEST.set(part_of(REQUEST.get(), frame.id))  # of this task
+        noted = Noted()
         try:
             async with self._slots:
+                operation = self._runtime.registry.outside(frame.operation)
                 result = await self._runtime.invoke(
-                    frame.operation,
+                    operation,
                     bytes(frame.arguments),
                     self._session,
                     channel="websocket",
                     demands=frames.demands(frame),
+                    noted=noted,
                 )
-            answer = frames.text({"type": "result", "id": frame.id, "result": result})
+            answer = frames.result(frame.id, operation, result, noted)
         except NexusError as failure:
-            answer = frames.error(failure, frame.id)
+            answer = frames.error(failure, frame.id, **frames.beside(noted))
         except Exception as failure:
             answer = frames.error(_unexpected(f"call '{frame.operation}'", failure), frame.id)
         await self._send(answer)
