@@ -22,6 +22,7 @@ _ID: dict[str, Any] = {
 }
 _POSITION: dict[str, Any] = {"type": "integer", "minimum": 0}
 _CURSOR: dict[str, Any] = {**_TEXT, "description": "Resumes exactly after what has come: as `since`."}
+_ETAG: dict[str, Any] = {**_TEXT, "description": "The record's tag: for `if_match`, when it is changed."}
 _CHANNEL = "#/channels/websocket"
 
 
@@ -80,7 +81,7 @@ def _server(app: Nexus, topics: list[str]) -> dict[str, dict[str, object]]:
     made["ready"] = _message("ready", {"id": _ID, "cursor": _CURSOR})
     made["resnapshot"] = _message("resnapshot", {"id": _ID, "reason": _TEXT})
     made["closing"] = _message("closing", {"id": _ID, "cursor": _CURSOR}, optional=("cursor",))
-    made["result"] = _message("result", {"id": _ID, "result": {}})
+    made["result"] = _message("result", {"id": _ID, "result": {}, "etag": _ETAG}, optional=("etag",))
     made["pong"] = _message("pong", {})
     problem = {
         "id": _ID,
@@ -89,9 +90,13 @@ def _server(app: Nexus, topics: list[str]) -> dict[str, dict[str, object]]:
         "detail": _TEXT,
         "remedy": _TEXT,
         "errors": {"type": "array"},
+        "etag": {
+            **_TEXT,
+            "description": "Of a record in another state than `if_match` says: what it has now.",
+        },
         "cursor": _CURSOR,
     }
-    made["error"] = _message("error", problem, optional=("id", "remedy", "errors", "cursor"))
+    made["error"] = _message("error", problem, optional=("id", "remedy", "errors", "etag", "cursor"))
     return made
 
 

@@ -20,6 +20,7 @@ from nexus.errors import (
     Unavailable,
     WriteInRead,
 )
+from nexus.etag import Match
 from nexus.operation import Effect, Operation
 from nexus.ports import Progress, Resource, Terms, Unit
 from nexus.session import Session
@@ -50,7 +51,8 @@ class Call:
     call may do more than one thing: its statements then go through one transaction per resource, begun at
     the first of them, by its `terms`. Otherwise its one statement commits by itself; `kept` says that this
     has happened, `unsure` that a part may have been committed and nobody heard. After `deadline` statements
-    are cancelled. `progress` is told of a workflow's nodes.
+    are cancelled. `progress` is told of a workflow's nodes. `match` says in which state the record
+    must be that the operation is about.
     """
 
     __slots__ = (
@@ -62,6 +64,7 @@ class Call:
         "deadline",
         "kept",
         "loop",
+        "match",
         "operation",
         "over",
         "progress",
@@ -90,6 +93,7 @@ class Call:
         self.deadline = deadline
         self.atomic = terms is not None or (operation.atomic and operation.effect is Effect.RUN)
         self.kept = False
+        self.match: Match | None = None
         self.over = False
         self.progress: Progress | None = None
         self.written: set[Resource] = set()

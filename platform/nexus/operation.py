@@ -17,11 +17,14 @@ import msgspec
 from nexus.arguments import Arguments
 from nexus.details import NO_DETAILS, Details
 from nexus.errors import RegistrationError
+from nexus.etag import Tag
 
 if TYPE_CHECKING:
     from nexus.call import Call
+    from nexus.ports import Replies
 
 Handler = Callable[["Call", Any], Awaitable[Any]]
+AsksMatch = Callable[[Any], bool]
 AlsoReads = Callable[[Mapping[str, Any]], "frozenset[str] | None"]
 
 # First words of the CLI and first path segments of REST: a resource of that name could not be reached.
@@ -80,6 +83,11 @@ class Operation:
     of the model's fields, wherever in the arguments they stand. `also_reads` names, for given arguments, the
     other models that it looks at, or gives None where only the values that are still to come can tell.
     `details` say more of the arguments, for descriptions.
+
+    `tag` makes the entity tag of the record that is the result; with `shows_tag`, changes of the record will
+    ask for it. `matches` says that it honours `if_match`, `asks_match` whether, for these arguments, who asks
+    from outside must give one. `replies` is where its answers are kept for those who repeat it under an
+    idempotency key.
     """
 
     name: str
@@ -106,6 +114,11 @@ class Operation:
     types: Mapping[str, Any] = member(default_factory=dict, compare=False, repr=False)
     also_reads: AlsoReads | None = member(default=None, compare=False, repr=False)
     details: Details = member(default=NO_DETAILS, compare=False, repr=False)
+    tag: Tag | None = member(default=None, compare=False, repr=False)
+    shows_tag: bool = False
+    matches: bool = False
+    asks_match: AsksMatch | None = member(default=None, compare=False, repr=False)
+    replies: Replies | None = member(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name) or len(self.name) > _LONGEST_NAME:

@@ -17,7 +17,7 @@ import msgspec
 
 from nexus.arguments import UNREADABLE, Given, pointer
 from nexus.errors import InvalidArguments, InvalidInput, Malformed, Problem, TooLarge
-from nexus_channels.cli.options import ID, Options, closest
+from nexus_channels.cli.options import FLAGS, ID, Options, closest
 
 _NUMBER = re.compile(r"-[\d.].*")
 
@@ -64,7 +64,7 @@ def _option(found: Words, options: Options, word: str, rest: deque[str]) -> None
     head, assigned, value = word.partition("=")
     own = options.own.get(head)
     if own is not None:
-        if own in ("yes", "help"):
+        if own in FLAGS:
             found.own[own] = ""
         else:
             value = value if assigned else _next(found, options, head, own, rest)

@@ -11,10 +11,12 @@ import msgspec
 
 from nexus import Effect, Nexus, NexusError, Operation
 from nexus.arguments import UNREADABLE, Given, malformed
+from nexus.demands import Demands
 from nexus.errors import (
     ConfigurationError,
     InvalidArguments,
     InvalidInput,
+    NotFound,
     Problem,
     UnknownOperation,
     did_you_mean,
@@ -23,8 +25,8 @@ from nexus.errors import (
 from nexus.schema import json_schema
 from nexus_channels.cli import running
 from nexus_channels.cli.arguments import Words, as_typed, gather, read_json, split
-from nexus_channels.cli.options import ID, Options
-from nexus_channels.cli.output import show
+from nexus_channels.cli.options import ETAG, ID, IF_MATCH, Options
+from nexus_channels.cli.output import show, write
 from nexus_channels.cli.program import FORMS, State, state_of, write_epilog
 
 WATCH = "watch"
@@ -64,13 +66,17 @@ class OperationCommand(click.Command):
             result = self._run(state.application(), words)
         except InvalidArguments as failure:
             raise as_typed(failure, self.options) from failure
-        show(result, state)
+        if ETAG in words.own:
+            _show_tag(self.operation, result)
+        else:
+            show(result, state)
 
     def _run(self, application: Nexus, words: Words) -> Any:
         given = gather(words, self.options, application.settings.body_limit)
         if self.operation.effect is Effect.DELETE and "yes" not in words.own:
             _confirm(self.operation, given)
-        return running.run(application, self.operation.name, given)
+        demands = Demands(if_match=words.own[IF_MATCH]) if IF_MATCH in words.own else None
+        return running.run(application, self.operation.name, given, demands)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         formatter.write_paragraph()
@@ -254,6 +260,14 @@ def _confirm(operation: Operation, given: Given) -> None:
     if not click.confirm(f"{operation.name}{what}: delete?", err=True):
         click.echo("Nothing was deleted.", err=True)
         raise click.exceptions.Exit(NexusError.exit_code)
+
+
+def _show_tag(operation: Operation, result: Any) -> None:
+    """As a line of its own, so that a shell can keep it. Raises NotFound where there is no record."""
+    tag = None if operation.tag is None else operation.tag(result, msgspec.json.encode(result))
+    if tag is None:
+        raise NotFound("There is no record, and so no tag.")
+    write(tag.encode() + b"\n")
 
 
 def _json_option(word: str, source: str, limit: int) -> Any:

@@ -17,8 +17,16 @@ from nexus.operation import Effect, Operation
 from nexus_channels.cli.program import output_option
 
 ID = "id"
+IF_MATCH = "if_match"
+ETAG = "etag"
+FLAGS = ("yes", "help", ETAG)
+"""Those of the program's own options that take no value."""
+
 _FEW = 12
 _JSON_HELP = "The arguments, or some of them, as a JSON object: TEXT, @FILE, or - for stdin."
+
+_IF_MATCH_HELP = "Only if the record is still in the state with this tag; * for any state."
+_ETAG_HELP = "Write only the record's tag, for --if-match."
 
 _NAMES: tuple[tuple[type[inspect.Type], str], ...] = (
     (inspect.StrType, "TEXT"),
@@ -57,6 +65,10 @@ class Options:
         self.positional = positional and self.takes_id
         self.own = {"-j": "json", "-o": "output", "-y": "yes", "-h": "help"}
         self.own |= {f"--{name}": name for name in self.own.values() if name not in self.fields}
+        if self.takes_tag:
+            self.own |= {"--if-match": IF_MATCH, "--if_match": IF_MATCH}
+        if operation.tag is not None and ETAG not in self.fields:
+            self.own["--etag"] = ETAG
         self._words: dict[str, Meaning] = {}
         for name, field in self.fields.items():
             for word in (name, kebab(name)):
@@ -68,6 +80,11 @@ class Options:
             if is_switch(field.type):
                 for word in (f"no_{name}", f"no-{kebab(name)}"):
                     self._words.setdefault(word, Meaning(name, "false"))
+
+    @property
+    def takes_tag(self) -> bool:
+        """Whether it changes a record, and may be told in which state."""
+        return self.operation.matches and self.operation.effect is not Effect.READ
 
     def find(self, word: str) -> Meaning | None:
         """What the name of an option, without its dashes, means."""
@@ -88,6 +105,10 @@ class Options:
         found.append(self._own_option("json", "-j", _JSON_HELP))
         if self.operation.effect is Effect.DELETE:
             found.append(self._own_option("yes", "-y", "Do not ask.", is_flag=True))
+        if self.takes_tag:
+            found.append(click.Option(["own_if_match", "--if-match"], help=_IF_MATCH_HELP, metavar="TAG"))
+        if "--etag" in self.own:
+            found.append(click.Option(["own_etag", "--etag"], help=_ETAG_HELP, is_flag=True))
         output = output_option()
         output.opts = [word for word in output.opts if word in self.own]
         return [*found, output]

@@ -14,6 +14,7 @@ import msgspec
 
 from nexus import LOCAL, Nexus
 from nexus.arguments import Given
+from nexus.demands import Demands
 from nexus.feed import Subscription
 from nexus_channels.cli.output import write
 
@@ -22,17 +23,17 @@ _PAGE = 500
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-def run(application: Nexus, name: str, arguments: Given) -> Any:
+def run(application: Nexus, name: str, arguments: Given, demands: Demands | None = None) -> Any:
     """The result of one operation.
 
     Raises NexusError; Ctrl-C rolls back and raises KeyboardInterrupt."""
     _silence()
-    return asyncio.run(_run(application, name, arguments))
+    return asyncio.run(_run(application, name, arguments, demands))
 
 
-async def _run(application: Nexus, name: str, arguments: Given) -> Any:
+async def _run(application: Nexus, name: str, arguments: Given, demands: Demands | None) -> Any:
     async with application.running():
-        return await application.runtime.invoke(name, arguments, LOCAL, channel=CHANNEL)
+        return await application.runtime.invoke(name, arguments, LOCAL, channel=CHANNEL, demands=demands)
 
 
 def watch(application: Nexus, topic: str, *, where: object, since: str | None, snapshot: bool) -> None:

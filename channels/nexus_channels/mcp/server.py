@@ -18,6 +18,7 @@ from mcp_types import (
     INVALID_PARAMS,
     CallToolRequestParams,
     CallToolResult,
+    EmptyResult,
     ListResourcesResult,
     ListResourceTemplatesResult,
     ListToolsResult,
@@ -26,13 +27,19 @@ from mcp_types import (
     ReadResourceRequestParams,
     ReadResourceResult,
     ServerCapabilities,
+    SubscribeRequestParams,
+    SubscriptionsListenRequestParams,
+    SubscriptionsListenResult,
+    UnsubscribeRequestParams,
 )
 
+from nexus.demands import Demands
 from nexus.errors import Malformed, NexusError, TooLarge
 from nexus.runtime import Runtime
 from nexus.session import Session
 from nexus_channels.mcp import resources
 from nexus_channels.mcp.announcer import Announcer
+from nexus_channels.mcp.demands import demands_of
 from nexus_channels.mcp.tools import Toolbox, refusal, success
 
 _INSTRUCTIONS = (
@@ -55,7 +62,8 @@ class NexusServer(Server[Any]):
     def __init__(
         self, runtime: Runtime, announcer: Announcer, *, limit: int, session: Session | None = None
     ) -> None:
-        self._handlers = handlers = _Handlers(runtime, limit, session)
+        self._runtime = runtime
+        self._handlers = handlers = _Handlers(runtime, announcer, limit, session)
         super().__init__(
             "nexus",
             version=_version(),
@@ -72,7 +80,9 @@ class NexusServer(Server[Any]):
             on_list_resources=handlers.list_resources,
             on_list_resource_templates=handlers.list_templates,
             on_read_resource=handlers.read_resource,
-            on_subscriptions_listen=announcer.listen,
+            on_subscribe_resource=handlers.subscribe,
+            on_unsubscribe_resource=handlers.unsubscribe,
+            on_subscriptions_listen=handlers.listen,
         )
         self.add_notification_handler("notifications/initialized", NotificationParams, announcer.initialized)
 
@@ -100,15 +110,16 @@ class NexusServer(Server[Any]):
     def get_capabilities(self, *args: Any, **options: Any) -> ServerCapabilities:
         capabilities = super().get_capabilities(*args, **options)
         if capabilities.resources is not None:
-            capabilities.resources.subscribe = False
+            capabilities.resources.subscribe = resources.can_be_followed(self._runtime)
         return capabilities
 
 
 class _Handlers:
-    def __init__(self, runtime: Runtime, limit: int, session: Session | None) -> None:
+    def __init__(self, runtime: Runtime, announcer: Announcer, limit: int, session: Session | None) -> None:
         self.toolbox = Toolbox(runtime.registry)
         self.running: set[asyncio.Task[Any]] = set()
         self._runtime = runtime
+        self._announcer = announcer
         self._limit = limit
         self._session = session
 
@@ -122,8 +133,10 @@ class _Handlers:
     async def call_tool(self, ctx: Context, params: CallToolRequestParams) -> CallToolResult:
         try:
             described = self.toolbox.find(params.name)
-            arguments = self._arguments(params.arguments or {})
-            return success(described, await self._invoke(described.operation.name, arguments, ctx))
+            given = dict(params.arguments or {})
+            demands = demands_of(described.operation, params.meta, given)
+            arguments = self._arguments(given)
+            return success(described, await self._invoke(described.operation.name, arguments, demands, ctx))
         except NexusError as failure:
             return refusal(failure)
 
@@ -145,17 +158,42 @@ class _Handlers:
 
     async def read_resource(self, ctx: Context, params: ReadResourceRequestParams) -> ReadResourceResult:
         try:
-            content = await resources.read(self._runtime, self._caller(ctx), params.uri)
+            found = resources.find(self._runtime.registry, params.uri)
+            content = await found.read(self._runtime, self._caller(ctx))
         except NexusError as failure:
             raise _wire(failure) from None
         return ReadResourceResult(contents=[content])
 
-    async def _invoke(self, name: str, arguments: bytes, ctx: Context) -> Any:
+    async def subscribe(self, ctx: Context, params: SubscribeRequestParams) -> EmptyResult:
+        try:
+            await self._announcer.subscribe(ctx, params.uri, self._caller(ctx))
+        except NexusError as failure:
+            raise _wire(failure) from None
+        return EmptyResult()
+
+    async def unsubscribe(self, ctx: Context, params: UnsubscribeRequestParams) -> EmptyResult:
+        try:
+            self._announcer.unsubscribe(ctx, params.uri)
+        except NexusError as failure:
+            raise _wire(failure) from None
+        return EmptyResult()
+
+    async def listen(
+        self, ctx: Context, params: SubscriptionsListenRequestParams
+    ) -> SubscriptionsListenResult:
+        try:
+            return await self._announcer.listen(ctx, params.notifications, self._caller(ctx))
+        except NexusError as failure:
+            raise _wire(failure) from None
+
+    async def _invoke(self, name: str, arguments: bytes, demands: Demands | None, ctx: Context) -> Any:
         task = asyncio.current_task()
         assert task is not None
         self.running.add(task)
         try:
-            return await self._runtime.invoke(name, arguments, self._caller(ctx), channel="mcp")
+            return await self._runtime.invoke(
+                name, arguments, self._caller(ctx), channel="mcp", demands=demands
+            )
         finally:
             self.running.discard(task)
 

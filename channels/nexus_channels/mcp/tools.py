@@ -16,6 +16,7 @@ from nexus.errors import InvalidCursor, NexusError
 from nexus.operation import Effect, Operation
 from nexus.registry import Registry
 from nexus.schema import json_schema
+from nexus_channels.mcp.demands import ETAG, IF_MATCH, takes_tag, with_argument, with_member
 
 logger = logging.getLogger("nexus")
 
@@ -101,7 +102,11 @@ class Toolbox:
 
 def describe(operation: Operation) -> Described:
     accepts = _schema(operation, operation.input) or {"type": "object"}
+    if takes_tag(operation):
+        accepts = with_argument(accepts)
     returns, wraps = _returns(operation)
+    if operation.shows_tag and returns is not None:
+        returns = with_member(returns)
     tool = Tool(
         name=operation.tool,
         title=_title(operation),
@@ -126,12 +131,19 @@ def success(described: Described, result: Any) -> CallToolResult:
         raise NexusError(
             f"What '{name}' returned cannot be sent.", remedy="The server's log says why."
         ) from failure
-    wraps = described.wraps
+    operation, wraps = described.operation, described.wraps
+    tag = None if operation.tag is None else operation.tag(result, text)
+    if tag is not None and operation.shows_tag:
+        structured[IF_MATCH] = tag
+        text = msgspec.json.encode(structured)
     if wraps or (wraps is None and not isinstance(structured, dict)):
         text = b'{"result":%b}' % text
         structured = {"result": structured}
     return CallToolResult(
-        content=[TextContent(text=text.decode())], structured_content=structured, is_error=False
+        content=[TextContent(text=text.decode())],
+        structured_content=structured,
+        is_error=False,
+        _meta=None if tag is None else {ETAG: tag},
     )
 
 

@@ -122,14 +122,15 @@ class Connection:
     async def _call(self, frame: frames.Call) -> None:
         try:
             async with self._slots:
+                operation = self._runtime.registry.outside(frame.operation)
                 result = await self._runtime.invoke(
-                    frame.operation,
+                    operation,
                     bytes(frame.arguments),
                     self._session,
                     channel="websocket",
                     demands=frames.demands(frame),
                 )
-            answer = frames.text({"type": "result", "id": frame.id, "result": result})
+            answer = frames.result(frame.id, operation, result)
         except NexusError as failure:
             answer = frames.error(failure, frame.id)
         except Exception as failure:

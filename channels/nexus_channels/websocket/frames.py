@@ -15,6 +15,7 @@ from nexus.arguments import UNREADABLE, Arguments, malformed
 from nexus.demands import Demands
 from nexus.errors import InvalidInput, NexusError, did_you_mean
 from nexus.feed import Change
+from nexus.operation import Operation
 from nexus.ports import Record
 
 PROTOCOL = "nexus.v1"
@@ -46,13 +47,15 @@ class Unsubscribe(_Frame, tag="unsubscribe"):
 
 class Call(_Frame, tag="call"):
     """Run an operation, by any of its spellings. With an `idempotency_key`, what is repeated is done once;
-    in the `background`, the answer is where the run of a workflow can be looked at."""
+    in the `background`, the answer is where the run of a workflow can be looked at. With `if_match`, a record
+    is changed only in the state that this tag says."""
 
     id: Id
     operation: str
     arguments: msgspec.Raw = msgspec.field(default_factory=lambda: msgspec.Raw(b"{}"))
     idempotency_key: str | None = None
     background: bool = False
+    if_match: str | None = None
 
 
 class Ping(_Frame, tag="ping"):
@@ -99,9 +102,17 @@ def identity(data: bytes) -> str | None:
 
 
 def demands(frame: Call) -> Demands | None:
-    if frame.idempotency_key is None and not frame.background:
+    if frame.idempotency_key is None and not frame.background and frame.if_match is None:
         return None
-    return Demands(key=frame.idempotency_key, background=frame.background)
+    return Demands(key=frame.idempotency_key, background=frame.background, if_match=frame.if_match)
+
+
+def result(identifier: str, operation: Operation, given: object) -> str:
+    """With the tag of the record that it is, where it is one."""
+    encoded = _encode(given)
+    tag = None if operation.tag is None else operation.tag(given, encoded)
+    frame: dict[str, object] = {"type": "result", "id": identifier, "result": msgspec.Raw(encoded)}
+    return text(frame if tag is None else {**frame, "etag": tag})
 
 
 def change(identifier: str, happened: Change, fields: Fields) -> str:

@@ -16,7 +16,7 @@ from dataflow.naming import snake_case
 from dataflow.nodes.described import details_of
 from dataflow.reading import also_reads
 from nexus.arguments import NOTHING_REFUSED
-from nexus.operation import Effect, Operation
+from nexus.operation import AsksMatch, Effect, Operation
 
 MOST_RECORDS = 1000
 
@@ -56,6 +56,12 @@ VersionArgument = Annotated[
 ]
 
 
+def older(argument: Any, name: str) -> Any:
+    """An argument under another word than `name`, which is to be used instead."""
+    described = Meta(description=f"An older word for '{name}'", extra_json_schema={"deprecated": True})
+    return Annotated[argument, described]
+
+
 _REFUSED = dict.fromkeys(
     ("cache_backend", "cache_invalidation", "cache_key", "cache_ttl", "cache_warm_up", "read_preference"),
     "is not available yet",
@@ -72,10 +78,17 @@ def placed(
     *,
     input: type[msgspec.Struct],
     refused: Mapping[str, str] = NOTHING_REFUSED,
+    asks_match: AsksMatch | None = None,
     **parts: Any,
 ) -> Operation:
+    """`asks_match` tells of arguments whether they change a record without saying in which state it is;
+    unless it is given, those of every update and deletion do."""
+    if asks_match is None and effect in (Effect.UPDATE, Effect.DELETE):
+        asks_match = _always
     return Operation(
         input=input,
+        asks_match=asks_match if model.require_if_match else None,
+        shows_tag=model.require_if_match and "tag" in parts,
         details=details_of(model, verb, input.__struct_fields__),
         name=f"{model.route}.{verb}",
         resource=model.route,
@@ -90,6 +103,10 @@ def placed(
         also_reads=functools.partial(also_reads, model) if effect is Effect.READ else None,
         **parts,
     )
+
+
+def _always(arguments: Any) -> bool:
+    return True
 
 
 def a_record(model: Model) -> str:
