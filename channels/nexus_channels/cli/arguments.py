@@ -207,6 +207,10 @@ def _problem_as_typed(problem: Problem, options: Options) -> Problem:
         detail = problem.detail.replace(f"'{name}'", f"'{options.spelling(name)}'", 1)
     elif name and problem.code == InvalidArguments.UNKNOWN:
         word = name if name.startswith("-") else f"--{name}"
+        meant = word.removeprefix("--").replace("-", "_")
+        if meant in options.operation.arguments.refused:
+            detail = options.operation.arguments.refusal(meant).replace(f"'{meant}'", f"'{_short(word)}'", 1)
+            return Problem(problem.code, problem.pointer, detail)
         known = [options.spelling(known) for known in options.fields]
         detail = f"unknown argument '{_short(word)}'. {closest(word, known)}".rstrip()
     else:
