@@ -9,6 +9,7 @@ from nexus.operation import Effect, Operation
 from nexus.registry import Registry
 from nexus_channels.openapi.arguments import accepted, alternatives, identity, query_parameters, short_forms
 from nexus_channels.openapi.components import ANYTHING, Components, JsonSchema
+from nexus_channels.openapi.conditions import ETAG, NOT_MODIFIED, PARAMETERS, reference
 from nexus_channels.openapi.examples import example
 from nexus_channels.openapi.responses import JSON, refusals
 from nexus_channels.rest.forms import CSV, NDJSON, streams, takes_rows
@@ -64,7 +65,11 @@ class Paths:
         self.made.setdefault(path, {})["parameters"] = [identity(operation, self._components)]
         for method in _RECORD[operation.verb]:
             if method in ("get", "delete"):
-                self._add(path, method, self._with_query(operation))
+                described = self._with_query(operation)
+                if method == "get" and operation.tag is not None:
+                    self._asked(described, "IfNoneMatch")
+                    described["responses"]["304"] = NOT_MODIFIED
+                self._add(path, method, described)
             else:
                 name = operation.tool if method == "patch" else f"{operation.tool}_{method}"
                 self._add(path, method, self._with_body(operation, name))
@@ -76,7 +81,7 @@ class Paths:
         described = self._with_body(operation, operation.tool)
         made = described["responses"].pop("200")
         made["description"] = "The record that was created."
-        made["headers"] = {"Location": _LOCATION}
+        made["headers"] = {"Location": _LOCATION, **made.get("headers", {})}
         verbs = self._registry.verbs(operation.resource)
         names = [name for name in _RECORD if name in verbs and verbs[name].on_record]
         if names:
@@ -98,8 +103,13 @@ class Paths:
             parameters += self._short(operation)
         described = self._described(operation, operation.tool, body=False)
         if parameters:
-            described["parameters"] = parameters
+            described["parameters"] = [*parameters, *described.get("parameters", ())]
         return described
+
+    def _asked(self, described: JsonSchema, name: str) -> None:
+        """Say of an operation that it may be asked for under a condition."""
+        self.parameters[name] = PARAMETERS[name]
+        described.setdefault("parameters", []).append(reference(name))
 
     def _short(self, operation: Operation) -> list[JsonSchema]:
         found: list[JsonSchema] = []
@@ -142,16 +152,21 @@ class Paths:
         if streams(operation) and not body:
             content |= {NDJSON: {"schema": _TEXT}, CSV: {"schema": _TEXT}}
             answered["headers"] = {"Link": _NEXT_LINK}
+        if operation.tag is not None:
+            answered["headers"] = ETAG
         status = "200"
         if operation.output is None and operation.effect is Effect.DELETE and operation.on_record:
             status, answered = "204", {"description": "Done."}
-        return {
+        described = {
             "operationId": name,
             "tags": [operation.resource or "workflows"],
             "summary": _title(operation, name),
             "description": operation.summary or f"Run {operation.name}.",
             "responses": {status: answered, **refusals(operation, locked=self._locked, body=body)},
         }
+        if operation.matches:
+            self._asked(described, "IfMatch")
+        return described
 
     def _answer(self, operation: Operation) -> JsonSchema:
         if operation.output is Any:

@@ -6,6 +6,7 @@ from typing import Any
 
 from nexus.operation import Effect, Operation
 from nexus_channels.openapi.components import JsonSchema
+from nexus_channels.openapi.conditions import ETAG
 
 JSON = "application/json"
 PROBLEM = "application/problem+json"
@@ -21,6 +22,7 @@ PROBLEM_SCHEMA: JsonSchema = {
         "detail": {"type": "string", "description": "What is wrong, with its name"},
         "remedy": {"type": "string", "description": "What to do about it"},
         "node": {"type": "string", "description": "In a workflow: where it happened"},
+        "etag": {"type": "string", "description": "Of a record in another state than If-Match says: its tag"},
         "errors": {
             "type": "array",
             "description": "Each thing that is wrong with the arguments",
@@ -45,12 +47,19 @@ _PROBLEMS: dict[int, tuple[str, str, str, str]] = {
     404: ("NotFound", "DF-404", "Not found", "There is no such record."),
     406: ("NotAcceptable", "NX-406", "Not acceptable", "There is no answer in a form that is accepted."),
     409: ("Conflict", "NX-409", "Conflict", "The database refuses: unique, foreign key, version."),
+    412: (
+        "PreconditionFailed",
+        "NX-412",
+        "Precondition failed",
+        "It is in another state than If-Match says.",
+    ),
     413: ("TooLarge", "NX-413", "Too large", "It is over the limit for one request."),
     415: ("UnsupportedMedia", "NX-415", "Unsupported media type", "The body is not of a form that is read."),
     422: ("InvalidArguments", "DF-102", "Invalid arguments", "It can be read and cannot be meant."),
     428: ("ConfirmationRequired", "NX-428", "Confirmation required", "It says what would be done first."),
     503: ("Unavailable", "NX-503", "Unavailable", "Something is busy or gone; trying again may help."),
 }
+_ASKS_MATCH = ("PreconditionRequired", "NX-427", "Precondition required", "It must come with If-Match.")
 _OTHER = "Failed"
 
 
@@ -58,11 +67,12 @@ def shared_responses() -> JsonSchema:
     """The responses that are referred to, by name."""
     made = {
         name: _problem(description, {"status": status, "code": code, "title": title})
-        for status, (name, code, title, description) in _PROBLEMS.items()
+        for status, (name, code, title, description) in [*_PROBLEMS.items(), (428, _ASKS_MATCH)]
     }
     made["Unavailable"]["headers"] = {
         "Retry-After": {"description": "In so many seconds", "schema": {"type": "integer"}}
     }
+    made["PreconditionFailed"]["headers"] = ETAG
     made[_OTHER] = _problem("Another failure.", {"status": 500, "code": "NX-500", "title": "Internal error"})
     return made
 
@@ -86,7 +96,12 @@ def refusals(operation: Operation, *, locked: bool, body: bool) -> JsonSchema:
         statuses |= {404, 428}
     if body:
         statuses |= {413, 415}
-    return problems(*sorted(statuses))
+    if operation.matches:
+        statuses.add(412)
+    found = problems(*sorted(statuses))
+    if operation.asks_match is not None:
+        found.setdefault("428", {"$ref": f"#/components/responses/{_ASKS_MATCH[0]}"})
+    return found
 
 
 def problems(*statuses: int) -> JsonSchema:
