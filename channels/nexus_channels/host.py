@@ -20,6 +20,7 @@ from nexus_channels.guard import Guard
 from nexus_channels.mcp.channel import McpChannel
 from nexus_channels.openapi.serving import described, release
 from nexus_channels.pages import pages
+from nexus_channels.readiness import Readiness
 
 Page: TypeAlias = Callable[[Scope], Awaitable[Reply]]
 
@@ -86,10 +87,13 @@ class Host:
         for path in paths:
             if not path.startswith("/") or path.endswith("/") or paths.count(path) > 1:
                 raise ConfigurationError(f"No channel, or no other, can be at '{path}'.")
+        self._readiness = Readiness(app)
         self._described = described(app)
         self._pages: dict[str, Page] = {
             **{path: self._json(content) for path, content in _STATES.items()},
             **{path: file.reply for path, file in pages().items()},
+            "/readyz": self._ready,
+            "/ready": self._ready,
             "/openapi.json": self._document,
         }
         self.beside = Beside(app.beside, paths, self._pages)
@@ -106,6 +110,7 @@ class Host:
         """The application's lifespan, every channel's own, and those of what is mounted here."""
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self.app.running())
+            stack.push_async_callback(self._readiness.close)
             for channel in self.channels:
                 await stack.enter_async_context(channel.running())
             await stack.enter_async_context(self.beside.running())
@@ -133,8 +138,8 @@ class Host:
         else:
             try:
                 reply = await page(scope)
-            except NotFound as missing:
-                await refuse(scope, receive, send, missing)
+            except (NotFound, Unavailable) as failure:
+                await refuse(scope, receive, send, failure)
                 return
             await answer(send, reply, head=scope["method"] == "HEAD")
 
@@ -144,6 +149,10 @@ class Host:
         if made is None:
             made = await asyncio.to_thread(self._described.document, root)
         return 200, made, [JSON, (b"cache-control", b"no-cache")]
+
+    async def _ready(self, scope: Scope) -> Reply:
+        await self._readiness.check()
+        return reply_json({"status": "ok", "channels": [channel.name for channel in self.channels]})
 
     def _json(self, content: Callable[[Host, str], object]) -> Page:
         async def page(scope: Scope) -> Reply:
@@ -192,10 +201,6 @@ def _live(host: Host, root: str) -> dict[str, object]:
     return {"status": "ok"}
 
 
-def _ready(host: Host, root: str) -> dict[str, object]:
-    return {"status": "ok", "channels": [channel.name for channel in host.channels]}
-
-
 _METHODS = ("GET", "HEAD", "OPTIONS")
 _START = (
     "A server must speak the lifespan protocol. What this is mounted into takes it over:"
@@ -205,7 +210,5 @@ _STATES: dict[str, Callable[[Host, str], object]] = {
     "/": _index,
     "/livez": _live,
     "/health": _live,
-    "/readyz": _ready,
-    "/ready": _ready,
     "/asyncapi.json": _frames,
 }

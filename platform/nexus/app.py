@@ -15,6 +15,7 @@ from nexus.config import Settings
 from nexus.discovery import discovered
 from nexus.errors import ConfigurationError, RegistrationError
 from nexus.feed import Feed
+from nexus.keys import Keys
 from nexus.operation import Operation, operation
 from nexus.options import read_options
 from nexus.policy import Policy
@@ -60,6 +61,7 @@ class Nexus:
             kept = Keeping(self.settings.runs_kept, self.settings.runs_days, self.settings.background_runs)
             self.runtime.runs = Runs(self.feed, kept)
             self.feed.add(self.runtime.runs.source)
+        self.runtime.keys = Keys(self.settings.idempotency_hours)
         self._contributors: list[Contributor] = []
         self._wanted = channels
         self.beside = beside.Beside()
@@ -86,9 +88,10 @@ class Nexus:
 
     def attach(self, contributor: Contributor) -> None:
         """Offer what `contributor` has: the models of a DataFlow, those that come later included."""
-        runs = self.runtime.runs
-        if runs is not None and isinstance(contributor, Recording) and not self._recorders():
-            runs.records = contributor.records
+        if isinstance(contributor, Recording) and not self._recorders():
+            self.runtime.keys.replies = contributor.replies
+            if self.runtime.runs is not None:
+                self.runtime.runs.records = contributor.records
         self._contributors.append(contributor)
         contributor.contribute(self.runtime)
         if contributor.changes is not None:

@@ -13,6 +13,7 @@ from nexus.errors import ConfigurationError, did_you_mean, nearest
 
 PREFIX = "NEXUS_"
 _FOR_TESTS = PREFIX + "TEST_"
+_MOST_HOURS = 24 * 366
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +24,8 @@ class Settings:
     channel. `shutdown` is how many seconds running requests get to end. `app` is where the CLI finds the
     application: `module:name` or `path.py:name`.
     `record_runs` says whether runs of workflows are recorded; of those that have ended the last `runs_kept`
-    are kept, for `runs_days` days. `background_runs` is how many may go on unattended at once.
+    are kept, for `runs_days` days. `background_runs` is how many may go on unattended at once. For
+    `idempotency_hours` the answer to a write with an idempotency key is that of the first time.
 
     `template_env` names the variables of the environment that templates of workflows may read, with commas
     between them.
@@ -40,6 +42,7 @@ class Settings:
     runs_kept: int = 10_000
     runs_days: int = 30
     background_runs: int = 100
+    idempotency_hours: float = 24.0
     template_env: str = ""
 
     def __post_init__(self) -> None:
@@ -58,6 +61,11 @@ class Settings:
             raise ConfigurationError(
                 "NEXUS_RUNS_KEPT, NEXUS_RUNS_DAYS and NEXUS_BACKGROUND_RUNS must be at least 1.",
                 remedy="To record no runs at all: NEXUS_RECORD_RUNS=false.",
+            )
+
+        if not 0 < self.idempotency_hours <= _MOST_HOURS:
+            raise ConfigurationError(
+                f"NEXUS_IDEMPOTENCY_HOURS must be more than 0, and at most {_MOST_HOURS}."
             )
 
     @classmethod

@@ -8,7 +8,7 @@ import msgspec
 
 from nexus.errors import InvalidInput, PreconditionRequired
 from nexus.etag import Match, parse_match
-from nexus.operation import Effect, Operation
+from nexus.operation import Operation
 
 if TYPE_CHECKING:
     from nexus.runs.runs import Runs
@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 
 class Demands(msgspec.Struct, frozen=True, kw_only=True):
     """With an idempotency `key`, what was done before under it, by this session and with the same input, is
-    not done again: the answer is that of the first time. In the `background` the answer is Started, as soon
-    as the run is recorded. With `if_match`, one or more entity tags or `*`, a record is changed or deleted
-    only in the state that one of them says; that holds for what is invoked, and for nothing that runs inside.
+    not done again: the answer is that of the first time. What only reads has nothing to repeat, and ignores
+    it. In the `background` the answer is Started, as soon as the run is recorded. With `if_match`, one or
+    more entity tags or `*`, a record is changed or deleted only in the state that one of them says; that
+    holds for what is invoked, and for nothing that runs inside.
     """
 
     key: str | None = None
@@ -34,17 +35,19 @@ class Demands(msgspec.Struct, frozen=True, kw_only=True):
 NONE = Demands()
 
 
+class Noted(msgspec.Struct):
+    """What is told of an answer beside it, to a caller who gives one of these to be filled: `replayed` says
+    that it is that of an earlier time, and nothing was done."""
+
+    replayed: bool = False
+
+
 def check_demands(operation: Operation, demands: Demands, runs: Runs | None) -> None:
     """Raises InvalidInput for what cannot be honoured."""
-    recorded = operation.recorded and runs is not None
-    if demands.background and not recorded:
+    if demands.background and not (operation.recorded and runs is not None):
         raise InvalidInput(
             f"Runs of '{operation.name}' are not recorded: it cannot go on in the background.",
             remedy="Wait for its result.",
-        )
-    if demands.key is not None and not recorded and operation.effect is Effect.RUN:
-        raise InvalidInput(
-            f"Runs of '{operation.name}' are not recorded: it cannot have an idempotency key.",
         )
     if demands.match is not None and not operation.matches:
         raise InvalidInput(

@@ -21,6 +21,7 @@ NexusError                    NX-500   the root; a failure whose cause is ours
 ├── Unauthenticated           NX-401   a credential is required or was not recognised
 ├── Forbidden                 NX-403   the session may not do this
 ├── Conflict                  NX-409   the database refuses: unique, foreign key, version
+├── KeyInFlight               NX-423   an idempotency key whose first request has not ended yet
 ├── PreconditionFailed        NX-412   the record is in another state than the one that `if_match` says
 ├── RunCancelled              NX-499   somebody cancelled the run of the workflow
 ├── TimedOut                  NX-504   also an asyncio.TimeoutError
@@ -238,6 +239,19 @@ class Conflict(NexusError):
     title = "Conflict"
     status = 409
     exit_code = 4
+
+
+class KeyInFlight(NexusError):
+    code = "NX-423"
+    title = "Still going on"
+    status = 409
+    exit_code = 6
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The first request with this idempotency key has not ended yet.",
+            remedy="Repeat it in a moment: the answer will be that of the first.",
+        )
 
 
 class PreconditionFailed(NexusError):

@@ -21,6 +21,7 @@ from nexus.etag import Tag
 
 if TYPE_CHECKING:
     from nexus.call import Call
+    from nexus.ports import Replies
 
 Handler = Callable[["Call", Any], Awaitable[Any]]
 AsksMatch = Callable[[Any], bool]
@@ -85,7 +86,8 @@ class Operation:
 
     `tag` makes the entity tag of the record that is the result; with `shows_tag`, changes of the record will
     ask for it. `matches` says that it honours `if_match`, `asks_match` whether, for these arguments, who asks
-    from outside must give one.
+    from outside must give one. `replies` is where its answers are kept for those who repeat it under an
+    idempotency key.
     """
 
     name: str
@@ -116,6 +118,7 @@ class Operation:
     shows_tag: bool = False
     matches: bool = False
     asks_match: AsksMatch | None = member(default=None, compare=False, repr=False)
+    replies: Replies | None = member(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name) or len(self.name) > _LONGEST_NAME:

@@ -7,11 +7,12 @@ import logging
 import random
 from typing import TYPE_CHECKING, Any
 
-from nexus.call import CURRENT, Call, is_in_process
+from nexus.call import CURRENT, USUAL, Call, is_in_process
 from nexus.deadline import deadline_in, until
-from nexus.demands import Demands, check_demands, check_matched
+from nexus.demands import Demands, Noted, check_demands, check_matched
 from nexus.errors import NexusError, Retryable
-from nexus.operation import Operation
+from nexus.keys import Keys
+from nexus.operation import Effect, Operation
 from nexus.policy import Policy
 from nexus.registry import Registry
 from nexus.runs.running import Running, Work
@@ -35,6 +36,7 @@ class Runtime:
         self.policy = policy
         self.feed = feed
         self.runs: Runs | None = None
+        self.keys = Keys()
 
     async def invoke(
         self,
@@ -45,6 +47,7 @@ class Runtime:
         channel: str,
         timeout: float | None = None,
         demands: Demands | None = None,
+        noted: Noted | None = None,
     ) -> Any:
         """Run one operation for `session`: check the permission, validate the arguments, run, commit, and
         only then wake the feed. Whatever fails, nothing of it stays behind. What the database gave up in
@@ -52,7 +55,7 @@ class Runtime:
         to give instead of its name.
 
         A run of a workflow is recorded; what a start that is repeated under its key meets while the first
-        goes on is Started.
+        goes on is Started. Of anything else the answer is kept for who repeats it under its key.
 
         Raises NexusError only; what a handler raises otherwise is logged and becomes the root of the tree,
         without its message."""
@@ -61,20 +64,24 @@ class Runtime:
         self.policy.check(session, operation)
         in_process = is_in_process(channel)
         accepted = operation.arguments.accept(arguments, in_process=in_process)
-        work = Work(operation, accepted, session, channel, deadline_in(timeout), demands)
+        work = Work(operation, arguments, accepted, session, channel, deadline_in(timeout), demands)
+        noted = noted or Noted()
         if demands is not None:
             check_demands(operation, demands, self.runs)
         if operation.asks_match is not None and not in_process:
             check_matched(operation, accepted, demands)
         if self.runs is not None and operation.recorded:
-            return await self.runs.run(self, work)
+            return await self.runs.run(self, work, noted)
+        if demands is not None and demands.key is not None and operation.effect is not Effect.READ:
+            return await self.keys.run(self, work, demands, noted)
         return await self.perform(work)
 
     async def perform(self, work: Work, run: Running | None = None) -> Any:
         """Run what was checked, begun anew where that may help, as this run."""
         attempt = 1
         while True:
-            call = Call(self, work.session, work.operation, work.channel)
+            terms = None if work.once is None else USUAL  # what is done once is one transaction
+            call = Call(self, work.session, work.operation, work.channel, terms=terms)
             if work.demands is not None:
                 call.match = work.demands.match
             if run is not None:
@@ -88,13 +95,14 @@ class Runtime:
 
     async def _run(self, call: Call, work: Work, run: Running | None) -> Any:
         operation, accepted, deadline = call.operation, work.arguments, work.deadline
+        handler = operation.handler if work.once is None else work.once.handle
         before = CURRENT.set(call)
         try:
             if deadline is None:
-                result = await operation.handler(call, accepted)
+                result = await handler(call, accepted)
             else:
                 async with until(deadline, f"'{operation.name}'"):
-                    result = await operation.handler(call, accepted)
+                    result = await handler(call, accepted)
             await (call.commit() if run is None else run.keep(call, result))
         except BaseException as failure:
             await call.rollback()

@@ -221,6 +221,19 @@ class TestMounted:
             assert (await http.get("/open/../api/things")).status_code == 401
             assert (await http.get("/open/%2e%2e/api/things")).text.startswith("/open ")
 
+    async def test_another_application_of_ours(self) -> None:
+        inner, app = application(Things()), application(Things())
+        app.mount("/inner", inner.asgi())
+        async with client_of(app) as http:
+            made = await http.post("/inner/api/things", json={"name": "x"})
+            assert made.headers["location"] == "/inner/api/things/1"
+            assert (await http.get(made.headers["location"])).json()["name"] == "x"
+            assert (await http.get("/api/things")).json() == []
+            async with wire(str(http.base_url).rstrip("/"), path="/inner/ws") as line:
+                await line.subscribe()
+                await http.post("/inner/api/things", json={"name": "y"})
+                assert (await line.receive())["record"]["name"] == "y"
+
     async def test_below_a_prefix_itself(self) -> None:
         app = application(Things())
         app.mount("/mine", said)

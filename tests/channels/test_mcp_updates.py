@@ -27,8 +27,10 @@ from nexus import LOCAL, Nexus, Session, Settings
 from nexus_channels.mcp import following
 from nexus_channels.mcp.outbox import Outbox
 from nexus_channels.server import running_server
+from nexus_workflows import WorkflowBuilder
 from tests.channels import mcp_shop
 from tests.channels.test_mcp_transports import HEADERS, INITIALIZE, INITIALIZED
+from tests.support.network import network
 from tests.support.programs import run_sql
 
 TRANSPORTS = [(transport, mode) for transport in ("http", "stdio") for mode in ("auto", "legacy")]
@@ -220,6 +222,37 @@ async def test_a_burst_is_told_a_few_times(app: Nexus, mode: str) -> None:
         await follower.call("products_bulk_create", data=[{"name": "x"} for _ in range(1000)])
         await asyncio.sleep(SILENCE)
         assert 1 <= len(told.uris) < 50
+
+
+@pytest.mark.databases("postgresql", "mysql")
+async def test_a_database_that_comes_back_is_followed_again(database: str, mode: str) -> None:
+    async with (
+        network(database) as (between, url),
+        served(mcp_shop.build(url), mode) as follower,
+    ):
+        await follower.call("products_create", name="lamp")
+        async with follower.following(FIRST) as told:
+            await told.nothing()
+            await between.down()
+            await run_sql(database, "UPDATE products SET stock = 5 WHERE id = 1")
+            await asyncio.sleep(SILENCE)
+            await between.up()
+            await told.all_of(FIRST)
+            await run_sql(database, "UPDATE products SET stock = 6 WHERE id = 1")
+            await told.all_of(FIRST)
+
+
+async def test_runs_are_followed_like_records(app: Nexus, mode: str) -> None:
+    workflow = WorkflowBuilder("Make one.")
+    workflow.add_node("ProductCreateNode", "make", {"name": "x"})
+    app.register("make", workflow)
+    async with served(app, mode) as follower, follower.following("nexus://runs") as told:
+        await follower.call("make")
+        await told.all_of("nexus://runs")
+        (run,) = (await follower.read("nexus://runs"))["records"]
+        assert run["state"] == "done"
+        async with follower.following(f"nexus://runs/{run['id']}"):
+            pass
 
 
 class TestPromise:
@@ -439,6 +472,17 @@ async def _updated(stream: httpx2.Response) -> None:
             if line.startswith("data:") and '"notifications/resources/updated"' in line:
                 return
     raise AssertionError("the stream ended")
+
+
+async def test_a_server_that_closes_ends_a_listen_stream_in_order(app: Nexus) -> None:
+    async with AsyncExitStack() as serving:
+        url = await serving.enter_async_context(running_server(app))
+        async with connected(url + "/mcp", "auto") as follower, follower.following(PRODUCTS):
+            async with asyncio.timeout(5):
+                await serving.aclose()
+                assert follower.ended is not None
+                await follower.ended  # no SubscriptionLost
+    assert not is_followed(app)
 
 
 class TestOutbox:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import hashlib
 import logging
 import re
 import uuid
@@ -198,8 +199,15 @@ class Mysql:
         return ids
 
     async def lock(self, connection: Any, names: Sequence[str]) -> None:
-        prefix = f"nexus.{zlib.crc32(self.address.database.encode())}"
-        await connection.lock([f"{prefix}.{number}" for number in lock_numbers(names)])
+        await connection.lock([self._lock_name(number) for number in lock_numbers(names)])
+
+    async def try_lock(self, connection: Any, name: str) -> bool:
+        short = hashlib.sha256(name.encode()).hexdigest()[:32]  # of 64 characters in all
+        return bool(await connection.try_lock(self._lock_name(short)))
+
+    def _lock_name(self, name: object) -> str:
+        """The server has one space of names for all of its databases."""
+        return f"nexus.{zlib.crc32(self.address.database.encode())}.{name}"
 
     async def estimate(self, connection: Any, table: sa.Table) -> int | None:
         named = "table_schema = DATABASE() AND table_name = %s"

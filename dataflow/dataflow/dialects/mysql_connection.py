@@ -73,12 +73,19 @@ class MysqlConnection:
     async def lock(self, names: Sequence[str]) -> None:
         """Hold names until the transaction ends: the server itself would hold them until the connection
         does."""
+        if not await self._lock(names, LOCK_SECONDS):
+            raise Unavailable("Another transaction was in the way.", remedy="Try again.")
+
+    async def try_lock(self, name: str) -> bool:
+        """The same without waiting."""
+        return await self._lock([name], 0)
+
+    async def _lock(self, names: Sequence[str], seconds: int) -> bool:
         self._locked += names
         wanted = ", ".join(["GET_LOCK(%s, %s)"] * len(names))
-        values = [value for name in names for value in (name, LOCK_SECONDS)]
+        values = [value for name in names for value in (name, seconds)]
         (held,) = await self.fetch(f"SELECT {wanted}", values)
-        if any(one != 1 for one in held):
-            raise Unavailable("Another transaction was in the way.", remedy="Try again.")
+        return all(one == 1 for one in held)
 
     async def _unlock(self) -> None:
         if self._locked:
