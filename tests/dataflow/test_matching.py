@@ -167,6 +167,28 @@ class TestOneRecord:
         assert tag_of(app, f"{route}.get", await invoke(app, f"{route}.get", id="a")) == first
 
 
+@pytest.mark.databases("file", "postgresql")
+async def test_of_a_versioned_record_it_is_one_statement(
+    database: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    db = DataFlow(database, echo=True)
+
+    @db.model
+    class Draft:
+        title: str
+        __dataflow__ = {"versioned": True, "changes": False}
+
+    app = Nexus(db, channels=())
+    async with app.running():
+        first = await made_with_tag(app, "drafts", title="one")
+        caplog.set_level("INFO", "dataflow.sql")
+        caplog.clear()
+        changed = await invoke(app, "drafts.update", first, id=1, title="two")
+        await invoke(app, "drafts.delete", tag_of(app, "drafts.update", changed), id=1)
+    said = [record.getMessage() for record in caplog.records if record.name == "dataflow.sql"]
+    assert [sql.split()[0] for sql in said if "drafts" in sql] == ["UPDATE", "DELETE"]
+
+
 async def test_a_version_is_asked_as_well(app: Nexus) -> None:
     first = await made_with_tag(app, "drafts", id="a", title="one")
     for tag in (first, f'{first}, "x"', "*"):

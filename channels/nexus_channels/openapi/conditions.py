@@ -12,7 +12,11 @@ ETAG: JsonSchema = {
 }
 NOT_MODIFIED: JsonSchema = {"description": "It is as the client has it already.", "headers": ETAG}
 
-_TAGS: JsonSchema = {"type": "string", "pattern": '^(\\*|(W/)?"[!#-~]*"(, (W/)?"[!#-~]*")*)$'}
+_TAG = '(W/)?"[!#-~\\u0080-\\u00ff]*"'
+_TAGS: JsonSchema = {
+    "type": "string",
+    "pattern": rf"^(\*|[A-Za-z0-9._-]+|[ \t,]*{_TAG}[ \t]*(,[ \t]*({_TAG}[ \t]*)?)*)$",
+}
 PARAMETERS: JsonSchema = {
     "IfMatch": {
         "name": "If-Match",

@@ -21,6 +21,7 @@ def test_the_tag_is_written_alone(shop: Terminal) -> None:
     assert (created.code, created.out, created.err) == (0, f"{tag}\n", "")
     assert (tag[0], tag[-1]) == ('"', '"')
     assert shop.call("products", "get", "1", "--etag", "-o", "json").out.strip() == tag
+    assert shop.run("products", "get", "1", "--etag").out.strip() == tag
     assert "etag" not in shop.call("products", "get", "1").result
     missing = shop.call("products", "get", "--name", "x", "--return-null-if-not-found", "--etag")
     assert (missing.code, missing.out) == (3, "")
