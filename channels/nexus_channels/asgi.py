@@ -12,6 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from nexus.errors import (
     InvalidInput,
+    KeyInFlight,
     Malformed,
     MethodNotAllowed,
     NexusError,
@@ -62,7 +63,7 @@ def reply_problem(failure: NexusError, status: int | None = None) -> Reply:
     headers = [PROBLEM]
     if isinstance(failure, Unauthenticated):
         headers.append((b"www-authenticate", b"Bearer"))
-    elif isinstance(failure, Unavailable):
+    elif isinstance(failure, (Unavailable, KeyInFlight)):
         headers.append((b"retry-after", _RETRY_AFTER))
     elif isinstance(failure, PreconditionFailed) and failure.etag is not None:
         headers.append((b"etag", failure.etag.encode()))

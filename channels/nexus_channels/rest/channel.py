@@ -24,7 +24,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from nexus.arguments import malformed, pointer
 from nexus.config import Settings
-from nexus.demands import Demands
+from nexus.demands import Demands, Noted
 from nexus.errors import (
     InvalidArguments,
     InvalidInput,
@@ -67,6 +67,7 @@ from nexus_channels.rest.stream import Streamed
 _COLLECTION = {"GET": "list", "POST": "create"}
 _RECORD = {"GET": "get", "PATCH": "update", "PUT": "update", "DELETE": "delete"}
 _IN_QUERY = frozenset({"GET", "DELETE"})
+_REPLAYED = "nexus.replayed"
 
 _raw_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
@@ -125,8 +126,10 @@ class Rest:
             reply = reply_problem(unexpected(scope, failure))
         if isinstance(reply, Streamed):
             await reply.send(send, head=head)
-        else:
-            await answer(send, reply, head=head)
+            return
+        if _REPLAYED in scope:
+            reply[2].append((b"idempotency-replayed", b"true"))
+        await answer(send, reply, head=head)
 
     async def _reply(self, scope: Scope, receive: Receive, method: str) -> Reply | Streamed:
         path = path_below(scope)
@@ -320,7 +323,14 @@ class Rest:
     ) -> Any:
         session: Session = scope["nexus.session"]
         demands = self._demands(asked_of(scope) if asked is None else asked, operation)
-        return await self._runtime.invoke(operation.name, arguments, session, channel="rest", demands=demands)
+        noted = Noted()
+        try:
+            return await self._runtime.invoke(
+                operation.name, arguments, session, channel="rest", demands=demands, noted=noted
+            )
+        finally:
+            if noted.replayed:
+                scope[_REPLAYED] = True
 
     def _demands(self, asked: Asked, operation: Operation) -> Demands | None:
         return demands_of(asked, operation, recording=self._runtime.runs is not None)

@@ -1,6 +1,6 @@
 """What a request asks beside its arguments, in its headers.
 
-Idempotency-Key: …         the same run for the same key and the same body
+Idempotency-Key: …         the same answer for the same key and the same body; reading ignores it
 Prefer: respond-async      do not wait for the run (RFC 7240)
 If-Match: "…"              only if the record is in this state (RFC 9110, 13.1.1)
 If-None-Match: "…"         of a record that is read: only if it is in another (13.1.2)
