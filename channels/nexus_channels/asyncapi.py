@@ -23,6 +23,10 @@ _ID: dict[str, Any] = {
 _POSITION: dict[str, Any] = {"type": "integer", "minimum": 0}
 _CURSOR: dict[str, Any] = {**_TEXT, "description": "Resumes exactly after what has come: as `since`."}
 _ETAG: dict[str, Any] = {**_TEXT, "description": "The record's tag: for `if_match`, when it is changed."}
+_REPLAYED: dict[str, Any] = {
+    "type": "boolean",
+    "description": "The answer is that of the first call with this `idempotency_key`: nothing was done.",
+}
 _CHANNEL = "#/channels/websocket"
 
 
@@ -81,7 +85,11 @@ def _server(app: Nexus, topics: list[str]) -> dict[str, dict[str, object]]:
     made["ready"] = _message("ready", {"id": _ID, "cursor": _CURSOR})
     made["resnapshot"] = _message("resnapshot", {"id": _ID, "reason": _TEXT})
     made["closing"] = _message("closing", {"id": _ID, "cursor": _CURSOR}, optional=("cursor",))
-    made["result"] = _message("result", {"id": _ID, "result": {}, "etag": _ETAG}, optional=("etag",))
+    made["result"] = _message(
+        "result",
+        {"id": _ID, "result": {}, "etag": _ETAG, "replayed": _REPLAYED},
+        optional=("etag", "replayed"),
+    )
     made["pong"] = _message("pong", {})
     problem = {
         "id": _ID,
@@ -94,9 +102,12 @@ def _server(app: Nexus, topics: list[str]) -> dict[str, dict[str, object]]:
             **_TEXT,
             "description": "Of a record in another state than `if_match` says: what it has now.",
         },
+        "replayed": _REPLAYED,
         "cursor": _CURSOR,
     }
-    made["error"] = _message("error", problem, optional=("id", "remedy", "errors", "etag", "cursor"))
+    made["error"] = _message(
+        "error", problem, optional=("id", "remedy", "errors", "etag", "replayed", "cursor")
+    )
     return made
 
 

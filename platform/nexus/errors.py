@@ -268,11 +268,8 @@ class KeyInFlight(NexusError):
     status = 409
     exit_code = 6
 
-    def __init__(self) -> None:
-        super().__init__(
-            "The first request with this idempotency key has not ended yet.",
-            remedy="Repeat it in a moment: the answer will be that of the first.",
-        )
+    def __init__(self, remedy: str = "Repeat it in a moment: the answer will be that of the first.") -> None:
+        super().__init__("The first request with this idempotency key has not ended yet.", remedy=remedy)
 
 
 class PreconditionFailed(NexusError):

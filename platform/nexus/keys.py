@@ -17,7 +17,7 @@ import msgspec
 
 from nexus.demands import Demands, Noted
 from nexus.errors import InvalidInput, KeyInFlight, KeyReused, NexusError, TooLarge
-from nexus.operation import Operation
+from nexus.operation import Effect, Operation
 from nexus.ports import Column, RecordTable, Replies, Row
 from nexus.runs.record import clipped, digest, input_digest, now
 from nexus.runs.repeat import repeat_of
@@ -44,6 +44,12 @@ REPLIES = RecordTable(
     ),
     indexed=("expires",),
 )
+
+
+def takes_key(operation: Operation) -> bool:
+    """Whether it may have an idempotency key, as far as it depends on the operation."""
+    whole = operation.atomic and not (operation.waits or operation.platform)
+    return operation.effect is not Effect.READ and (operation.recorded or whole)
 
 
 class Once:

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 import httpx2
 import pytest
+from mcp import Client
 
 from tests.scenario import drivers
 from tests.scenario.drivers import Server
@@ -221,3 +222,84 @@ async def test_what_a_killed_server_had_not_committed_is_done_by_the_next(url: s
             assert_problem(await client.post(execute, json=given, headers=under("k")), 422, "NX-422")
             names = [r["name"] for r in (await client.get("/api/products")).json()["records"]]
             assert names == ["a"]
+
+
+async def test_every_channel_repeats_the_answer(served: Server) -> None:
+    """The same session uses the same key on each of them."""
+    async with client_of(served) as client:
+        created = await client.post("/api/products", json=LAMP, headers=under("k"))
+        lamp = created.json()
+        assert (await on_a_websocket(served, "products.create", LAMP, idempotency_key="k"))["result"] == lamp
+        assert (await on_mcp(served, "products_create", LAMP, "k")).structured_content == lamp
+        code, out, said = await on_the_cli(
+            served, "products", "create", "--name", "Lamp", "--price", "9.5", "-k", "k"
+        )
+        assert (code, json.loads(out)) == (0, lamp)
+        assert said == "Nothing was done: this is the answer of the first time.\n"
+        assert (await client.post("/api/products:count", json={})).json() == {"count": 1}
+
+
+async def test_a_websocket_says_that_an_answer_is_repeated(served: Server) -> None:
+    for replayed in (None, True):
+        answer = await on_a_websocket(served, "products.create", LAMP, idempotency_key="k")
+        assert (answer["type"], answer.get("replayed")) == ("result", replayed)
+    other = await on_a_websocket(served, "products.create", {"name": "Pen"}, idempotency_key="k")
+    assert (other["type"], other["code"]) == ("error", "NX-422")
+
+
+async def test_mcp_says_that_an_answer_is_repeated(served: Server) -> None:
+    for replayed in (None, True):
+        answer = await on_mcp(served, "slow", {"name": "a", "seconds": 0}, "k")
+        assert answer.structured_content == {"name": "a"}
+        assert answer.meta.get("nexus/replayed") is replayed
+    refused = await on_mcp(served, "slow", {"name": "b", "seconds": 0}, "k")
+    assert refused.content[0].text.startswith("NX-422")
+    for asked in ({"nexus/idempotencykey": "k"}, {"nexus/idempotency_key": 7}, {"nexus/background": True}):
+        refused = await on_mcp(served, "slow", {"name": "c", "seconds": 0}, meta=asked)
+        assert refused.is_error, asked
+    assert (await on_mcp(served, "products_count", {}, "k")).structured_content == {"count": 1}
+
+
+async def test_the_cli_writes_once_and_runs_nothing_in_the_background(served: Server) -> None:
+    for said in ("", "Nothing was done: this is the answer of the first time.\n"):
+        code, out, err = await on_the_cli(
+            served, "run", "slow", "--name", "a", "--seconds", "0", "--idempotency-key", "k"
+        )
+        assert (code, json.loads(out), err) == (0, {"name": "a"}, said)
+    code, out, err = await on_the_cli(served, "run", "slow", "--name=b", "--seconds=0", "--idempotency-key=k")
+    assert (code, out) == (2, "")
+    assert err.startswith("error NX-422")
+    code, out, err = await on_the_cli(served, "run", "make", "--name", "b", "--background")
+    assert (code, out) == (2, "")
+    assert "respond-async" in err
+    code, out, _ = await on_the_cli(served, "products", "count")
+    assert json.loads(out) == {"count": 1}
+
+
+async def on_a_websocket(served: Server, operation: str, given: dict[str, Any], **asked: Any) -> Any:
+    async with drivers.socket(served) as connection:
+        frame = {"type": "call", "id": "1", "operation": operation, "arguments": given, **asked}
+        await connection.send(json.dumps(frame))
+        return json.loads(await connection.recv())
+
+
+async def on_mcp(
+    served: Server, tool: str, given: dict[str, Any], key: str = "", meta: dict[str, Any] | None = None
+) -> Any:
+    asked: Any = meta or {"nexus/idempotency_key": key}
+    async with Client(f"{served.base}/mcp") as client:
+        return await client.call_tool(tool, given, meta=asked)
+
+
+async def on_the_cli(served: Server, *words: str) -> tuple[int | None, str, str]:
+    process = await asyncio.create_subprocess_exec(
+        drivers.PROGRAM,
+        "--app",
+        str(served.app),
+        *words,
+        env=served.environment,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await process.communicate()
+    return process.returncode, out.decode(), err.decode()

@@ -11,7 +11,7 @@ import msgspec
 
 from nexus import Effect, Nexus, NexusError, Operation
 from nexus.arguments import UNREADABLE, Given, malformed
-from nexus.demands import Demands
+from nexus.demands import Demands, Noted
 from nexus.errors import (
     ConfigurationError,
     InvalidArguments,
@@ -25,7 +25,7 @@ from nexus.errors import (
 from nexus.schema import json_schema
 from nexus_channels.cli import running
 from nexus_channels.cli.arguments import Words, as_typed, gather, read_json, split
-from nexus_channels.cli.options import ETAG, ID, IF_MATCH, Options
+from nexus_channels.cli.options import BACKGROUND, ETAG, ID, IDEMPOTENCY_KEY, IF_MATCH, Options
 from nexus_channels.cli.output import show, write
 from nexus_channels.cli.program import FORMS, State, state_of, write_epilog
 
@@ -75,8 +75,11 @@ class OperationCommand(click.Command):
         given = gather(words, self.options, application.settings.body_limit)
         if self.operation.effect is Effect.DELETE and "yes" not in words.own:
             _confirm(self.operation, given)
-        demands = Demands(if_match=words.own[IF_MATCH]) if IF_MATCH in words.own else None
-        return running.run(application, self.operation.name, given, demands)
+        noted = Noted()
+        result = running.run(application, self.operation.name, given, _demands(words), noted)
+        if noted.replayed:
+            click.echo("Nothing was done: this is the answer of the first time.", err=True)
+        return result
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         formatter.write_paragraph()
@@ -260,6 +263,17 @@ def _confirm(operation: Operation, given: Given) -> None:
     if not click.confirm(f"{operation.name}{what}: delete?", err=True):
         click.echo("Nothing was deleted.", err=True)
         raise click.exceptions.Exit(NexusError.exit_code)
+
+
+def _demands(words: Words) -> Demands | None:
+    """Raises InvalidInput."""
+    if BACKGROUND in words.own:
+        raise InvalidInput(
+            "A command's process ends with it, and what runs in its background would end, too.",
+            remedy="Wait for it, or start it on a server: POST …/execute with 'Prefer: respond-async'.",
+        )
+    key, if_match = words.own.get(IDEMPOTENCY_KEY), words.own.get(IF_MATCH)
+    return None if key is None and if_match is None else Demands(key=key, if_match=if_match)
 
 
 def _show_tag(operation: Operation, result: Any) -> None:

@@ -13,19 +13,23 @@ from msgspec import inspect
 
 from nexus.arguments import kinds_of
 from nexus.errors import nearest
+from nexus.keys import takes_key
 from nexus.operation import Effect, Operation
 from nexus_channels.cli.program import output_option
 
 ID = "id"
 IF_MATCH = "if_match"
 ETAG = "etag"
-FLAGS = ("yes", "help", ETAG)
+IDEMPOTENCY_KEY = "idempotency_key"
+BACKGROUND = "background"
+FLAGS = ("yes", "help", ETAG, BACKGROUND)
 """Those of the program's own options that take no value."""
 
 _FEW = 12
 _JSON_HELP = "The arguments, or some of them, as a JSON object: TEXT, @FILE, or - for stdin."
 
 _IF_MATCH_HELP = "Only if the record is still in the state with this tag; * for any state."
+_KEY_HELP = "Do it once, however often it is repeated with this key and the same arguments."
 _ETAG_HELP = "Write only the record's tag, for --if-match."
 
 _NAMES: tuple[tuple[type[inspect.Type], str], ...] = (
@@ -69,6 +73,12 @@ class Options:
             self.own |= {"--if-match": IF_MATCH, "--if_match": IF_MATCH}
         if operation.tag is not None and ETAG not in self.fields:
             self.own["--etag"] = ETAG
+        if takes_key(operation):
+            self.own["-k"] = IDEMPOTENCY_KEY
+            if IDEMPOTENCY_KEY not in self.fields:
+                self.own |= {"--idempotency-key": IDEMPOTENCY_KEY, "--idempotency_key": IDEMPOTENCY_KEY}
+        if operation.recorded and BACKGROUND not in self.fields:
+            self.own["--background"] = BACKGROUND
         self._words: dict[str, Meaning] = {}
         for name, field in self.fields.items():
             for word in (name, kebab(name)):
@@ -107,6 +117,9 @@ class Options:
             found.append(self._own_option("yes", "-y", "Do not ask.", is_flag=True))
         if self.takes_tag:
             found.append(click.Option(["own_if_match", "--if-match"], help=_IF_MATCH_HELP, metavar="TAG"))
+        if "-k" in self.own:
+            words = [word for word in ("-k", "--idempotency-key") if word in self.own]
+            found.append(click.Option(["own_key", *words], help=_KEY_HELP, metavar="KEY"))
         if "--etag" in self.own:
             found.append(click.Option(["own_etag", "--etag"], help=_ETAG_HELP, is_flag=True))
         output = output_option()

@@ -14,7 +14,7 @@ import msgspec
 
 from nexus import LOCAL, Nexus
 from nexus.arguments import Given
-from nexus.demands import Demands
+from nexus.demands import Demands, Noted
 from nexus.feed import Subscription
 from nexus.request import REQUEST, new_request
 from nexus_channels.cli.output import write
@@ -24,18 +24,20 @@ _PAGE = 500
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-def run(application: Nexus, name: str, arguments: Given, demands: Demands | None = None) -> Any:
+def run(application: Nexus, name: str, arguments: Given, demands: Demands | None, noted: Noted) -> Any:
     """The result of one operation.
 
     Raises NexusError; Ctrl-C rolls back and raises KeyboardInterrupt."""
     _silence()
-    return asyncio.run(_run(application, name, arguments, demands))
+    return asyncio.run(_run(application, name, arguments, demands, noted))
 
 
-async def _run(application: Nexus, name: str, arguments: Given, demands: Demands | None) -> Any:
+async def _run(application: Nexus, name: str, arguments: Given, demands: Demands | None, noted: Noted) -> Any:
     REQUEST.set(new_request())
     async with application.running():
-        return await application.runtime.invoke(name, arguments, LOCAL, channel=CHANNEL, demands=demands)
+        return await application.runtime.invoke(
+            name, arguments, LOCAL, channel=CHANNEL, demands=demands, noted=noted
+        )
 
 
 def watch(application: Nexus, topic: str, *, where: object, since: str | None, snapshot: bool) -> None:

@@ -2,6 +2,7 @@
 
 A language model sees nothing but arguments and results. So where a change must say which state of the record
 it is meant for, the tools take `if_match`, and what reads the record answers with it, as one of its members.
+An idempotency key is for the program around the model, which repeats what was cut off: it stands in `_meta`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from nexus.operation import Operation
 
 PREFIX = "nexus/"
 ETAG = PREFIX + "etag"
+REPLAYED = PREFIX + "replayed"
 IF_MATCH = "if_match"
 
 _ARGUMENT = {
@@ -32,6 +34,8 @@ class _Asked(msgspec.Struct, forbid_unknown_fields=True):
     """The keys of `_meta` that begin with `nexus/`."""
 
     if_match: str | None = None
+    idempotency_key: str | None = None
+    background: bool = False
 
 
 _accept = Arguments("_meta", _Asked).accept
@@ -49,7 +53,12 @@ def demands_of(
     if not given:
         return None
     asked = _accept(given)
-    return Demands(if_match=asked.if_match)
+    if asked.background:
+        raise InvalidInput(
+            "A tool is not run in the background: its result has to be what its schema says.",
+            remedy="Start it over REST, with 'Prefer: respond-async', and look at it with runs_get.",
+        )
+    return Demands(key=asked.idempotency_key, if_match=asked.if_match)
 
 
 def takes_tag(operation: Operation) -> bool:

@@ -33,7 +33,7 @@ from mcp_types import (
     UnsubscribeRequestParams,
 )
 
-from nexus.demands import Demands
+from nexus.demands import Demands, Noted
 from nexus.errors import Malformed, NexusError, TooLarge
 from nexus.request import REQUEST, new_request
 from nexus.runtime import Runtime
@@ -137,7 +137,9 @@ class _Handlers:
             given = dict(params.arguments or {})
             demands = demands_of(described.operation, params.meta, given)
             arguments = self._arguments(given)
-            return success(described, await self._invoke(described.operation.name, arguments, demands, ctx))
+            noted = Noted()
+            result = await self._invoke(described.operation.name, arguments, demands, noted, ctx)
+            return success(described, result, noted)
         except NexusError as failure:
             return refusal(failure)
 
@@ -187,14 +189,16 @@ class _Handlers:
         except NexusError as failure:
             raise _wire(failure) from None
 
-    async def _invoke(self, name: str, arguments: bytes, demands: Demands | None, ctx: Context) -> Any:
+    async def _invoke(
+        self, name: str, arguments: bytes, demands: Demands | None, noted: Noted, ctx: Context
+    ) -> Any:
         task = asyncio.current_task()
         assert task is not None
         self.running.add(task)
         REQUEST.set(new_request() if ctx.request is None else ctx.request.scope["nexus.request"])
         try:
             return await self._runtime.invoke(
-                name, arguments, self._caller(ctx), channel="mcp", demands=demands
+                name, arguments, self._caller(ctx), channel="mcp", demands=demands, noted=noted
             )
         finally:
             self.running.discard(task)

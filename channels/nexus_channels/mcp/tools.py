@@ -12,11 +12,13 @@ from typing import Any
 import msgspec
 from mcp_types import CallToolResult, TextContent, Tool, ToolAnnotations
 
-from nexus.errors import InvalidCursor, NexusError
+from nexus.demands import Noted
+from nexus.errors import InvalidCursor, KeyInFlight, NexusError
 from nexus.operation import Effect, Operation
 from nexus.registry import Registry
+from nexus.runs.record import Started
 from nexus.schema import json_schema
-from nexus_channels.mcp.demands import ETAG, IF_MATCH, takes_tag, with_argument, with_member
+from nexus_channels.mcp.demands import ETAG, IF_MATCH, REPLAYED, takes_tag, with_argument, with_member
 
 logger = logging.getLogger("nexus")
 
@@ -119,8 +121,10 @@ def describe(operation: Operation) -> Described:
     return Described(operation, tool, wraps, checked)
 
 
-def success(described: Described, result: Any) -> CallToolResult:
-    """Raises NexusError for a result that JSON cannot hold."""
+def success(described: Described, result: Any, noted: Noted) -> CallToolResult:
+    """Raises NexusError for a result that JSON cannot hold, KeyInFlight for a run that goes on."""
+    if isinstance(result, Started):
+        raise KeyInFlight(f"Repeat it later, or look at the run {result.run_id} with runs_get.")
     try:
         # Encoded and read again, and not converted: so both forms agree, and JSON columns may stay raw.
         text = msgspec.json.encode(result)
@@ -143,8 +147,13 @@ def success(described: Described, result: Any) -> CallToolResult:
         content=[TextContent(text=text.decode())],
         structured_content=structured,
         is_error=False,
-        _meta=None if tag is None else {ETAG: tag},
+        _meta=_beside(tag, noted),
     )
+
+
+def _beside(tag: str | None, noted: Noted) -> dict[str, Any] | None:
+    meta = ({} if tag is None else {ETAG: tag}) | ({REPLAYED: True} if noted.replayed else {})
+    return meta or None
 
 
 def refusal(failure: NexusError) -> CallToolResult:

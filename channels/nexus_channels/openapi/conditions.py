@@ -33,8 +33,3 @@ PARAMETERS: JsonSchema = {
         "example": '"0"',
     },
 }
-
-
-def reference(name: str) -> JsonSchema:
-    """To one of the parameters."""
-    return {"$ref": f"#/components/parameters/{name}"}

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from nexus.keys import takes_key
 from nexus.operation import Effect, Operation
 from nexus.registry import Registry
 from nexus_channels.openapi.arguments import accepted, alternatives, identity, query_parameters, short_forms
 from nexus_channels.openapi.components import ANYTHING, Components, JsonSchema
-from nexus_channels.openapi.conditions import ETAG, NOT_MODIFIED, PARAMETERS, reference
+from nexus_channels.openapi.conditions import ETAG, NOT_MODIFIED, PARAMETERS
 from nexus_channels.openapi.examples import example
 from nexus_channels.openapi.responses import JSON, refusals
 from nexus_channels.rest.forms import CSV, NDJSON, streams, takes_rows
@@ -19,6 +20,19 @@ _TEXT: JsonSchema = {"type": "string"}
 _NEXT_LINK = {
     "description": "In lists that are read by cursor: where the next page is (RFC 8288)",
     "schema": _TEXT,
+}
+_KEY = "IdempotencyKey"
+_IDEMPOTENCY_KEY: JsonSchema = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "description": "What is repeated with the same key and the same body is done once, and answered as it was"
+    " then. For another body the key cannot be used (422); while the first request goes on it cannot be"
+    " repeated (409).",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
+}
+_REPLAYED = {
+    "description": "The answer is that of the first request with this key: nothing was done",
+    "schema": {"type": "string", "const": "true"},
 }
 _LOCATION = {"description": "Where the record is", "schema": {"type": "string", "format": "uri-reference"}}
 
@@ -67,7 +81,7 @@ class Paths:
             if method in ("get", "delete"):
                 described = self._with_query(operation)
                 if method == "get" and operation.tag is not None:
-                    self._asked(described, "IfNoneMatch")
+                    self._asked(described, "IfNoneMatch", PARAMETERS["IfNoneMatch"])
                     described["responses"]["304"] = NOT_MODIFIED
                 self._add(path, method, described)
             else:
@@ -106,10 +120,10 @@ class Paths:
             described["parameters"] = [*parameters, *described.get("parameters", ())]
         return described
 
-    def _asked(self, described: JsonSchema, name: str) -> None:
-        """Say of an operation that it may be asked for under a condition."""
-        self.parameters[name] = PARAMETERS[name]
-        described.setdefault("parameters", []).append(reference(name))
+    def _asked(self, described: JsonSchema, name: str, parameter: JsonSchema) -> None:
+        """Say of an operation that it may be asked for in this way; the parameter is shared."""
+        self.parameters[name] = parameter
+        described.setdefault("parameters", []).append({"$ref": f"#/components/parameters/{name}"})
 
     def _short(self, operation: Operation) -> list[JsonSchema]:
         found: list[JsonSchema] = []
@@ -153,11 +167,11 @@ class Paths:
             content |= {NDJSON: {"schema": _TEXT}, CSV: {"schema": _TEXT}}
             answered["headers"] = {"Link": _NEXT_LINK}
         if operation.tag is not None:
-            answered["headers"] = ETAG
+            answered["headers"] = dict(ETAG)
         status = "200"
         if operation.output is None and operation.effect is Effect.DELETE and operation.on_record:
             status, answered = "204", {"description": "Done."}
-        described = {
+        described: JsonSchema = {
             "operationId": name,
             "tags": [operation.resource or "workflows"],
             "summary": _title(operation, name),
@@ -165,7 +179,10 @@ class Paths:
             "responses": {status: answered, **refusals(operation, locked=self._locked, body=body)},
         }
         if operation.matches:
-            self._asked(described, "IfMatch")
+            self._asked(described, "IfMatch", PARAMETERS["IfMatch"])
+        if takes_key(operation):
+            self._asked(described, _KEY, _IDEMPOTENCY_KEY)
+            answered.setdefault("headers", {})["Idempotency-Replayed"] = _REPLAYED
         return described
 
     def _answer(self, operation: Operation) -> JsonSchema:

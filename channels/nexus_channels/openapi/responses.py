@@ -47,7 +47,12 @@ _PROBLEMS: dict[int, tuple[str, str, str, str]] = {
     404: ("NotFound", "DF-404", "Not found", "There is no such record."),
     406: ("NotAcceptable", "NX-406", "Not acceptable", "There is no answer in a form that is accepted."),
     408: ("SlowRequest", "NX-408", "Request timeout", "The request did not come whole in time."),
-    409: ("Conflict", "NX-409", "Conflict", "The database refuses: unique, foreign key, version."),
+    409: (
+        "Conflict",
+        "NX-409",
+        "Conflict",
+        "A unique value, a reference or a version is in the way, or a key.",
+    ),
     412: (
         "PreconditionFailed",
         "NX-412",

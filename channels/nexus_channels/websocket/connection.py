@@ -8,6 +8,7 @@ import logging
 
 from starlette.types import Receive, Send
 
+from nexus.demands import Noted
 from nexus.errors import (
     CursorExpired,
     InvalidFilter,
@@ -134,6 +135,7 @@ class Connection:
 
     async def _call(self, frame: frames.Call) -> None:
         REQUEST.set(part_of(REQUEST.get(), frame.id))  # of this task
+        noted = Noted()
         try:
             async with self._slots:
                 operation = self._runtime.registry.outside(frame.operation)
@@ -143,10 +145,11 @@ class Connection:
                     self._session,
                     channel="websocket",
                     demands=frames.demands(frame),
+                    noted=noted,
                 )
-            answer = frames.result(frame.id, operation, result)
+            answer = frames.result(frame.id, operation, result, noted)
         except NexusError as failure:
-            answer = frames.error(failure, frame.id)
+            answer = frames.error(failure, frame.id, **frames.beside(noted))
         except Exception as failure:
             answer = frames.error(_unexpected(f"call '{frame.operation}'", failure), frame.id)
         await self._send(answer)

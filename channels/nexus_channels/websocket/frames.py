@@ -12,7 +12,7 @@ from typing import Annotated, Any, TypeAlias
 import msgspec
 
 from nexus.arguments import UNREADABLE, Arguments, malformed
-from nexus.demands import Demands
+from nexus.demands import Demands, Noted
 from nexus.errors import InvalidInput, NexusError, did_you_mean
 from nexus.feed import Change
 from nexus.operation import Operation
@@ -107,12 +107,17 @@ def demands(frame: Call) -> Demands | None:
     return Demands(key=frame.idempotency_key, background=frame.background, if_match=frame.if_match)
 
 
-def result(identifier: str, operation: Operation, given: object) -> str:
+def beside(noted: Noted) -> dict[str, object]:
+    """What an answer says beside itself."""
+    return {"replayed": True} if noted.replayed else {}
+
+
+def result(identifier: str, operation: Operation, given: object, noted: Noted) -> str:
     """With the tag of the record that it is, where it is one."""
     encoded = _encode(given)
     tag = None if operation.tag is None else operation.tag(given, encoded)
     frame: dict[str, object] = {"type": "result", "id": identifier, "result": msgspec.Raw(encoded)}
-    return text(frame if tag is None else {**frame, "etag": tag})
+    return text({**frame, **({} if tag is None else {"etag": tag}), **beside(noted)})
 
 
 def change(identifier: str, happened: Change, fields: Fields) -> str:
