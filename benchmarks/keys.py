@@ -2,9 +2,9 @@
 
     python benchmarks/keys.py [URL …]
 
-Without a URL: a new SQLite file. The tables are left behind. Times are per create, in microseconds: medians of
-creates one after the other, and of rounds of 80 at once; `again` is a create that is repeated and answered as
-before.
+Without a URL: a new SQLite file. The tables are left behind. Times are per create, in microseconds: medians
+of creates one after the other, and of rounds of 80 at once; `again` is a create that is repeated and answered
+as before.
 """
 
 from __future__ import annotations

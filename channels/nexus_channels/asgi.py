@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import urllib.parse
 from collections.abc import Iterable
 from typing import TypeAlias
@@ -17,9 +18,11 @@ from nexus.errors import (
     MethodNotAllowed,
     NexusError,
     PreconditionFailed,
+    RateLimited,
     TooLarge,
     Unauthenticated,
     Unavailable,
+    UnsupportedEncoding,
     UnsupportedMedia,
 )
 
@@ -67,6 +70,10 @@ def reply_problem(failure: NexusError, status: int | None = None) -> Reply:
         headers.append((b"retry-after", _RETRY_AFTER))
     elif isinstance(failure, PreconditionFailed) and failure.etag is not None:
         headers.append((b"etag", failure.etag.encode()))
+    elif isinstance(failure, RateLimited):
+        headers.append((b"retry-after", b"%d" % math.ceil(failure.seconds)))
+    elif isinstance(failure, UnsupportedEncoding):
+        headers.append((b"accept-encoding", b"identity"))
     elif isinstance(failure, MethodNotAllowed):
         headers.append((b"allow", allow(failure.allowed)))
     return status, msgspec.json.encode(document), headers
@@ -231,7 +238,7 @@ def _check_media(headers: dict[bytes, bytes], rows: bool) -> None:
             remedy="Send JSON, as Content-Type: application/json.",
         )
     if headers.get(b"content-encoding", b"identity").lower() != b"identity":
-        raise UnsupportedMedia("The body is compressed.", remedy="Send it as it is.")
+        raise UnsupportedEncoding("The body is compressed.", remedy="Send it as it is.")
 
 
 def _length(declared: bytes) -> int:

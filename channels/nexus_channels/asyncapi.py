@@ -126,6 +126,7 @@ def _change(record: Mapping[str, Any]) -> dict[str, Any]:
         "cursor": _CURSOR,
         "actor": named,
         "run": named,
+        "request": named,
         "at": _TEXT,
     }
 

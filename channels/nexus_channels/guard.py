@@ -1,50 +1,74 @@
-"""The outermost layer: which browser pages may ask, who asks, and under which id."""
+"""The outermost layer: which browser pages may ask, who asks, how often, and under which id."""
 
 from __future__ import annotations
 
 import asyncio
 import functools
 import ipaddress
-import itertools
-import os
-import re
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from nexus.config import is_loopback
-from nexus.errors import Forbidden, Misdirected, NexusError, Unavailable
-from nexus.session import Sessions
-from nexus_channels.asgi import refuse, route_path, unexpected
+from nexus.config import Settings, is_loopback
+from nexus.errors import (
+    Forbidden,
+    Malformed,
+    Misdirected,
+    NexusError,
+    RateLimited,
+    Unauthenticated,
+    Unavailable,
+)
+from nexus.request import REQUEST, request_of
+from nexus.session import Session, Sessions
+from nexus_channels.asgi import Header, answer, refuse, route_path, unexpected
 from nexus_channels.pages import PAGES
+from nexus_channels.web.access import log_access
+from nexus_channels.web.compression import compressing
+from nexus_channels.web.cors import Cors, is_preflight
+from nexus_channels.web.rates import Rates, rate_from
 
-OPEN_PATHS = frozenset({"/", "/livez", "/readyz", "/health", "/ready", *PAGES})
-"""What is answered without a credential."""
+READINESS = frozenset({"/readyz", "/ready"})
+OPEN_PATHS = frozenset({"/", "/livez", "/health", *READINESS, *PAGES})
+"""What is answered without a credential, however often."""
 
-_SANE_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 _STARTS = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start"})
 _SAFE = frozenset({"GET", "HEAD"})
+_ONCE = frozenset({b"host", b"authorization", b"x-api-key", b"content-type"})
 _DEFAULT_PORTS = {b"http": b":80", b"https": b":443"}
 
 
 class Guard:
-    """ASGI middleware. It puts the caller's Session into `scope["nexus.session"]`, a request id on
-    every response, and turns away what a page of another site makes a browser send.
+    """ASGI middleware. It puts the caller's Session into `scope["nexus.session"]`, the request's id into
+    `scope["nexus.request"]`, into REQUEST and on every response, and turns away what a page of another site
+    makes a browser send.
 
-    An exception that comes out of the application is logged here and answered with a problem.
+    An exception that comes out of the application is logged here and answered with a problem. Raises
+    ConfigurationError for settings that cannot be honoured.
     """
 
     def __init__(
-        self, app: ASGIApp, sessions: Sessions, *, is_open: Callable[[Scope], bool] = lambda _: False
+        self,
+        app: ASGIApp,
+        sessions: Sessions,
+        settings: Settings | None = None,
+        *,
+        is_open: Callable[[Scope], bool] = lambda _: False,
     ) -> None:
         """`is_open` says which addresses beside OPEN_PATHS are answered without a credential; one that is
         shown there is looked at."""
+        settings = settings or Settings()
         self._app = app
         self._sessions = sessions
         self._is_open = is_open
-        self._prefix = os.urandom(6).hex().encode() + b"-"
-        self._numbers = itertools.count(1)
+        self._cors = Cors(settings.cors_origins, open_to_all=sessions.open) if settings.cors_origins else None
+        self._rates = Rates(rate_from(settings.rate_limit)) if settings.rate_limit else None
+        self._compress = settings.compression
+        self._logs = settings.access_log
+        self.draining = False
+        """Set by a server that ends soon, and so is not ready."""
         self.closing = False
         """Set by a server that from now on cancels requests because it ends."""
 
@@ -52,50 +76,93 @@ class Guard:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
+        begun = time.perf_counter()
         headers: dict[bytes, bytes] = dict(scope["headers"])
-        given = headers.get(b"x-request-id")
-        if given is None or not _SANE_ID.fullmatch(given):
-            given = self._prefix + b"%x" % next(self._numbers)
-        request_id = (b"x-request-id", given)
-        started = False
+        request = request_of(_text(headers, b"x-request-id"), _text(headers, b"traceparent"))
+        scope["nexus.request"] = request
+        added: list[Header] = [(b"x-request-id", request.encode())]
+        status = 0
+        http = scope["type"] == "http"
+        if http:
+            if self._cors is not None:
+                added += self._cors.headers(headers.get(b"origin"))
+            if self._compress:
+                send = compressing(scope, headers, send)
 
         async def identified(message: Message) -> None:
-            nonlocal started
+            nonlocal status
             if message["type"] in _STARTS:
-                started = True
-                message["headers"] = [*message.get("headers", ()), request_id]
+                status = message.get("status", 101)
+                message["headers"] = [*message.get("headers", ()), *added]
             await send(message)
 
+        before = REQUEST.set(request)
         try:
-            self._check_origin(scope, headers)
-            if route_path(scope) not in OPEN_PATHS:
-                await self._identify(scope, headers)
-        except NexusError as failure:
-            await refuse(scope, receive, identified, failure)
-            return
-        try:
+            try:
+                self._check_sender(scope, headers)
+                if http and self._cors is not None and is_preflight(scope["method"], headers):
+                    await answer(identified, self._cors.preflight())
+                    return
+                path = route_path(scope)
+                if path not in OPEN_PATHS:
+                    await self._identify(scope, headers, added)
+                elif self.draining and path in READINESS:
+                    raise Unavailable("The server is closing.")
+            except NexusError as failure:
+                await refuse(scope, receive, identified, failure)
+                return
             await self._app(scope, receive, identified)
         except asyncio.CancelledError:
-            if not started:
+            if not status:
                 await refuse(scope, receive, identified, Unavailable("The server is closing."))
             if not self.closing:
                 raise
         except Exception as failure:
             problem = unexpected(scope, failure)
-            if not started:
+            if not status:
                 await refuse(scope, receive, identified, problem)
+        finally:
+            REQUEST.reset(before)
+            if self._logs:
+                log_access(scope, status, time.perf_counter() - begun)
 
-    async def _identify(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
+    async def _identify(self, scope: Scope, headers: dict[bytes, bytes], added: list[Header]) -> None:
+        """Find out who asks, and count it."""
         credential = _credential(headers)
-        if credential is not None or self._sessions.open or not self._is_open(scope):
+        if credential is None and not self._sessions.open and self._is_open(scope):
+            return
+        if self._rates is None:
             scope["nexus.session"] = await self._sessions.resolve(credential)
+        else:
+            scope["nexus.rates"] = self._rates
+            scope["nexus.session"] = await self._counted(self._rates, scope, credential, added)
 
-    def _check_origin(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
-        """Raises for a request that a page of another site may have made.
+    async def _counted(
+        self, rates: Rates, scope: Scope, credential: str | None, added: list[Header]
+    ) -> Session:
+        address = (scope.get("client") or ("",))[0]
+        try:
+            rates.admit(address, credential)
+            session = await self._sessions.resolve(credential)
+            rates.accepted(credential)
+            added += rates.count(session)
+        except Unauthenticated:
+            rates.rejected(address)
+            raise
+        except RateLimited as failure:
+            added += rates.refusal(failure)
+            raise
+        return session
+
+    def _check_sender(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
+        """Raises for a request that a page of another site may have made, and for one that says twice what
+        others between may have read once.
 
         Without credentials it is the Host header that tells: a name that such a page's owner has
         pointed at this machine is not a name of this machine."""
         host = headers.get(b"host", b"")
+        if not host and b"host" not in headers and scope.get("http_version") == "1.1":
+            raise Malformed("The request has no Host header.")
         if self._sessions.open and _is_elsewhere(scope.get("client")):
             raise Forbidden(
                 "Without an API key this server answers to its own machine only.", remedy="Set NEXUS_API_KEY."
@@ -105,14 +172,26 @@ class Guard:
                 f"This server does not answer to the host '{host.decode('latin-1')[:80]}'.",
                 remedy="Without an API key it answers to localhost, 127.0.0.1 and [::1] only.",
             )
+        if len(headers) != len(scope["headers"]):
+            _check_repeated(scope["headers"])
+        coding = headers.get(b"transfer-encoding")
+        if coding is not None and (coding.lower() != b"chunked" or scope["http_version"] == "1.0"):
+            raise Malformed("The body is in a transfer coding that is not read.", remedy="Send it in chunks.")
         origin = headers.get(b"origin")
         if origin is not None and not _same_site(origin, host):
+            if self._cors is not None and self._cors.allows(origin):
+                return
             raise Forbidden(
                 f"A page of {origin.decode('latin-1')[:80]} may not use this server.",
-                remedy="Only pages that it serves itself may.",
+                remedy="Only pages that it serves itself, or that NEXUS_CORS_ORIGINS names, may.",
             )
         if headers.get(b"sec-fetch-site") == b"cross-site" and scope.get("method") not in _SAFE:
             raise Forbidden("A page of another site may not use this server.")
+
+
+def _text(headers: dict[bytes, bytes], name: bytes) -> str | None:
+    value = headers.get(name)
+    return None if value is None else value.decode("latin-1")
 
 
 def _is_elsewhere(client: Sequence[Any] | None) -> bool:
@@ -135,6 +214,13 @@ def _credential(headers: dict[bytes, bytes]) -> str | None:
     if scheme.lower() != b"bearer" or not token:
         token = headers.get(b"x-api-key", b"")
     return token.strip().decode("latin-1") or None
+
+
+def _check_repeated(headers: list[Header]) -> None:
+    names = [name for name, _ in headers]
+    for name in _ONCE:
+        if names.count(name) > 1:
+            raise Malformed(f"There is more than one {name.decode().title()} header.")
 
 
 @functools.lru_cache(maxsize=256)

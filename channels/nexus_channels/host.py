@@ -39,7 +39,7 @@ class Application:
         inside = beside.wrap(self.host)
         if mcp_port is not None:
             inside = McpPort(inside, mcp_port)
-        self.guard = Guard(inside, app.sessions, is_open=beside.is_open)
+        self.guard = Guard(inside, app.sessions, app.settings, is_open=beside.is_open)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -76,6 +76,7 @@ class Host:
     def __init__(self, app: Nexus) -> None:
         app.check_servable()
         self.app = app
+        app.runtime.request_timeout = app.settings.request_timeout or None
         self.channels = app.load_channels()
         self._router = Router(
             routes=[ChannelRoute(channel, app) for channel in self.channels],

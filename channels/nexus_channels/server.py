@@ -22,8 +22,10 @@ import uvicorn
 from nexus.app import Nexus
 from nexus.config import is_loopback
 from nexus.errors import ConfigurationError
+from nexus.request import log_requests
 from nexus_channels.host import Application
 from nexus_channels.mcp.channel import McpChannel
+from nexus_channels.web.protocol import Protocol, protocol_for
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _LONGEST_FRAME = 4
@@ -32,18 +34,22 @@ beyond that the protocol closes the connection."""
 _STUCK_PEER = 60_000
 """Milliseconds after which a peer that takes nothing of what is sent to it counts as gone."""
 _AFTER_CANCEL = 0.5
+_TICKS = 10  # of uvicorn, in a second
 _AFTER_GRACE = 1.2
 _ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
 def serve(app: Nexus, *, host: str | None = None, port: int | None = None) -> None:
     """Serve until interrupted or terminated; whoever is being served then has `settings.shutdown`
-    seconds to end. A second signal ends the process at once.
+    seconds to end, after `settings.drain` in which it still serves. A second signal ends the process at once.
 
     Raises ConfigurationError for a host that can be reached from elsewhere when no API key is set,
     and for an address that cannot be listened on."""
+    log_requests()
+    if app.settings.access_log:
+        logging.getLogger("nexus.access").setLevel(logging.INFO)
     if not logging.getLogger().handlers:
-        logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+        logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s [%(request)s]: %(message)s")
     with contextlib.ExitStack() as stack:
         listeners = _listen_all(app, host, port, stack)
         server = _Server(app, listeners, announce=_announce)
@@ -89,12 +95,13 @@ class _Server(uvicorn.Server):
         self._announce = announce
         self._signals = signals
         self._guard = served.guard
+        self._protocol = protocol_for(app.settings.receive_timeout, app.settings.body_limit)
         self._deadline: threading.Timer | None = None
         super().__init__(
             uvicorn.Config(
                 served,
                 loop="uvloop" if sys.platform != "win32" else "asyncio",
-                http="httptools",
+                http=self._protocol,
                 ws="websockets-sansio",
                 ws_max_size=app.settings.body_limit * _LONGEST_FRAME,
                 ws_per_message_deflate=False,
@@ -117,9 +124,30 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         self._announce(self)
 
+    async def on_tick(self, counter: int) -> bool:
+        if counter % _TICKS == 0:
+            self._check_times()
+        return await super().on_tick(counter)
+
+    def _check_times(self) -> None:
+        now = asyncio.get_running_loop().time()
+        for connection in list(self.server_state.connections):
+            if isinstance(connection, Protocol):
+                connection.check_time(now)
+
+    async def _drain(self) -> None:
+        """Serve on for a while, so that who sends requests here can see that it is over, and stop."""
+        self._guard.draining = self._protocol.draining = True
+        until = asyncio.get_running_loop().time() + self.app.settings.drain
+        while (left := until - asyncio.get_running_loop().time()) > 0:
+            self._check_times()
+            await asyncio.sleep(min(left, 1.0))
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Take no more connections and close the feed, which tells the channels; let what runs finish within
-        the grace, and cancel the rest, before anything that it uses is closed."""
+        """Say for as long as is set that it ends. Then take no more connections and close the feed, which
+        tells the channels; let what runs finish within the grace, and cancel the rest, before anything that
+        it uses is closed."""
+        await self._drain()
         for server in self.servers:
             server.close()
         websocket = self.config.ws_protocol_class
@@ -127,8 +155,12 @@ class _Server(uvicorn.Server):
             if websocket is None or not isinstance(connection, websocket):
                 connection.shutdown()
         self.app.feed.close()
-        if tasks := self._unfinished():
-            await asyncio.wait(tasks, timeout=self.app.settings.shutdown)
+        now = asyncio.get_running_loop().time
+        until = now() + self.app.settings.shutdown
+        while (
+            tasks := self._unfinished()
+        ) and now() < until:  # with one may begin the next of its connection
+            await asyncio.wait(tasks, timeout=until - now(), return_when=asyncio.FIRST_COMPLETED)
         if tasks := self._unfinished():
             self._guard.closing = True
             for task in tasks:
@@ -163,7 +195,8 @@ class _Server(uvicorn.Server):
             signal.raise_signal(sig)
         self.should_exit = True
         # Threads cannot be cancelled: a handler that blocks in one would hold up the end.
-        self._deadline = threading.Timer(self.app.settings.shutdown + _AFTER_GRACE, _end)
+        patience = self.app.settings.drain + self.app.settings.shutdown + _AFTER_GRACE
+        self._deadline = threading.Timer(patience, _end)
         self._deadline.daemon = True
         self._deadline.start()
 

@@ -171,10 +171,10 @@ class ChangeLog:
         return (await self._read_head(connection))[0]
 
     async def _change(self, row: Sequence[Any]) -> LoggedChange:
-        pos, table_name, key, record, old, actor, session, run, tenant, at = row
+        pos, table_name, key, record, old, actor, session, run, tenant, request, at = row
         model = self._tables.get(table_name)
         if model is None:  # of a model that this application does not have: a position and no more
-            return LoggedChange(pos, table_name, key, None, None, actor, session, run, tenant, at)
+            return LoggedChange(pos, table_name, key, None, None, actor, session, run, tenant, at, request)
         table = await self._database.table(model)
         return LoggedChange(
             pos=pos,
@@ -187,6 +187,7 @@ class ChangeLog:
             run=run,
             tenant=tenant,
             at=at,
+            request=request,
         )
 
     @property

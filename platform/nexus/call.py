@@ -23,6 +23,7 @@ from nexus.errors import (
 from nexus.etag import Match
 from nexus.operation import Effect, Operation
 from nexus.ports import Progress, Resource, Terms, Unit
+from nexus.request import REQUEST
 from nexus.session import Session
 
 if TYPE_CHECKING:
@@ -51,8 +52,8 @@ class Call:
     call may do more than one thing: its statements then go through one transaction per resource, begun at
     the first of them, by its `terms`. Otherwise its one statement commits by itself; `kept` says that this
     has happened, `unsure` that a part may have been committed and nobody heard. After `deadline` statements
-    are cancelled. `progress` is told of a workflow's nodes. `match` says in which state the record
-    must be that the operation is about.
+    are cancelled. `progress` is told of a workflow's nodes. `match` says in which state the record must be
+    that the operation is about. `request` is the id of what it is done for.
     """
 
     __slots__ = (
@@ -68,6 +69,7 @@ class Call:
         "operation",
         "over",
         "progress",
+        "request",
         "runtime",
         "session",
         "terms",
@@ -96,6 +98,7 @@ class Call:
         self.match: Match | None = None
         self.over = False
         self.progress: Progress | None = None
+        self.request = REQUEST.get()
         self.written: set[Resource] = set()
         self.loop = asyncio.get_running_loop()
         self.unsure = False

@@ -27,6 +27,13 @@ class Settings:
     are kept, for `runs_days` days. `background_runs` is how many may go on unattended at once. For
     `idempotency_hours` the answer to a write with an idempotency key is that of the first time.
 
+    `cors_origins` names the origins whose pages may use the server, with commas between them, or `*`.
+    `rate_limit` is how often a session may ask, as in `100/s` or `1000/min`; without it as often as it likes.
+    A request must have come whole after `receive_timeout` seconds, and an operation that is asked for over
+    the network must have ended after `request_timeout`; 0 is no limit. `compression` says whether responses
+    are compressed for those who accept it, `access_log` whether each request is logged. When it is told to
+    end, a server first serves for `drain` more seconds, while it says that it is not ready.
+
     `template_env` names the variables of the environment that templates of workflows may read, with commas
     between them.
     """
@@ -44,6 +51,13 @@ class Settings:
     background_runs: int = 100
     idempotency_hours: float = 24.0
     template_env: str = ""
+    cors_origins: str = ""
+    rate_limit: str = ""
+    receive_timeout: float = 30.0
+    request_timeout: float = 0.0
+    compression: bool = False
+    access_log: bool = False
+    drain: float = 0.0
 
     def __post_init__(self) -> None:
         for port in (self.port, self.mcp_port or 0):
@@ -57,6 +71,12 @@ class Settings:
             raise ConfigurationError("NEXUS_BODY_LIMIT must be a positive number of bytes.")
         if not 0 <= self.shutdown <= 60:
             raise ConfigurationError("NEXUS_SHUTDOWN must be between 0 and 60 seconds.")
+        if not 0 <= self.drain <= 600:
+            raise ConfigurationError("NEXUS_DRAIN must be between 0 and 600 seconds.")
+        if not self.receive_timeout >= 0 or not self.request_timeout >= 0:
+            raise ConfigurationError(
+                "NEXUS_RECEIVE_TIMEOUT and NEXUS_REQUEST_TIMEOUT must be numbers of seconds; 0 is no limit."
+            )
         if min(self.runs_kept, self.runs_days, self.background_runs) < 1:
             raise ConfigurationError(
                 "NEXUS_RUNS_KEPT, NEXUS_RUNS_DAYS and NEXUS_BACKGROUND_RUNS must be at least 1.",

@@ -5,6 +5,9 @@ NexusError                    NX-500   the root; a failure whose cause is ours
 │   ├── Malformed             NX-400   not JSON, not UTF-8, nested without end
 │   ├── TooLarge              NX-413   over the limit for one request
 │   ├── UnsupportedMedia      NX-415   a body that is not declared as JSON
+│   │   └── UnsupportedEncoding  NX-415  a body that is compressed
+│   ├── HeadersTooLarge       NX-431   more header fields than a server reads
+│   ├── SlowRequest           NX-408   a request that did not come to its end in time
 │   ├── NotAcceptable         NX-406   an answer in a form that there is not
 │   ├── InvalidArguments      DF-101 missing, DF-102 wrong type, DF-106 unknown argument
 │   ├── InvalidFilter         DF-107   a filter, a sort order or a field list that cannot be meant
@@ -29,6 +32,7 @@ NexusError                    NX-500   the root; a failure whose cause is ours
 │   ├── Retryable             NX-505   the database gave up in favour of another transaction; nothing was kept
 │   └── CircuitOpen           NX-506   not tried, since it has failed too often (`resilience.py`)
 ├── SlowConsumer              NX-429   a subscriber that does not keep up
+├── RateLimited               NX-430   more than a session may ask in this time
 ├── WriteInRead               NX-501   an operation declared as reading tries to write
 ├── RegistrationError         DF-801   a model, workflow or operation that cannot be registered
 ├── SchemaMismatch            DF-301   a table that is not, and cannot be made, what a model says
@@ -41,6 +45,7 @@ chooses the form.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -111,6 +116,22 @@ class UnsupportedMedia(InvalidInput):
     code = "NX-415"
     title = "Unsupported media type"
     status = 415
+
+
+class UnsupportedEncoding(UnsupportedMedia):
+    """Told from what is of another media type by the `Accept-Encoding` of the answer (RFC 7694)."""
+
+
+class HeadersTooLarge(InvalidInput):
+    code = "NX-431"
+    title = "Header fields too large"
+    status = 431
+
+
+class SlowRequest(InvalidInput):
+    code = "NX-408"
+    title = "Request timeout"
+    status = 408
 
 
 class NotAcceptable(InvalidInput):
@@ -304,6 +325,22 @@ class SlowConsumer(NexusError):
     title = "Slow consumer"
     status = 429
     exit_code = 6
+
+
+class RateLimited(NexusError):
+    """Nothing was done; in `seconds` one more may be asked for."""
+
+    code = "NX-430"
+    title = "Too many requests"
+    status = 429
+    exit_code = 6
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        super().__init__(
+            "More was asked for than this server allows in this time.",
+            remedy=f"Try again in {math.ceil(seconds)} s.",
+        )
 
 
 class WriteInRead(NexusError):

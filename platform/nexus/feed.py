@@ -61,6 +61,7 @@ class Change(msgspec.Struct, frozen=True):
     actor: str | None
     run: str | None
     at: str
+    request: str | None = None
 
 
 Alike: TypeAlias = dict[tuple[str, bytes, int], tuple[Filter, Change | None]]
@@ -411,6 +412,7 @@ class Subscription:
             actor=logged.actor,
             run=logged.run,
             at=logged.at,
+            request=logged.request,
         )
 
 

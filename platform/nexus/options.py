@@ -27,7 +27,6 @@ _ONLY = {
 }
 _ALTERNATIVES = {
     "auto_discovery_paths": "app.discover(folder) registers the workflows in a folder.",
-    "rate_limit": "Leave it out.",
 }
 _EVERY_CHANNEL = "A channel is left out by channels=[…], a model's operations by attaching no DataFlow."
 _BY_SCOPES = "What a session may do is said by its scopes, not by what is there."
@@ -39,6 +38,7 @@ _DATAFLOW_ONLY = {
     "expose_analytics": _BY_SCOPES,
 }
 _INTEGRATION = "integration"
+_RATE = "rate_limit"
 _AUTH = ("providers", "rbac_enabled")
 _METRICS = ("prometheus_enabled", "track_database_metrics")
 _KEY = "Set NEXUS_API_KEY, which every channel then asks for"
@@ -76,6 +76,8 @@ def read_options(given: Mapping[str, object]) -> Options:
                 read.off.add(_SWITCHES[name])
         elif name in _PORTS:
             read.settings[_PORTS[name]] = _port(name, value)
+        elif name == _RATE:
+            read.settings[_RATE] = _rate(value)
         elif name in _REQUIRES_KEY:
             if _flag(name, value):
                 read.needs_key = f"{name}=True"
@@ -92,7 +94,7 @@ def read_options(given: Mapping[str, object]) -> Options:
         elif name in _ALTERNATIVES:
             raise ConfigurationError(f"{name} is not available yet.", remedy=_ALTERNATIVES[name])
         else:
-            known = (*_SWITCHES, *_PORTS, *_REQUIRES_KEY, *_ONLY, *_GROUPS, *_ALTERNATIVES, *_OTHERS)
+            known = (*_SWITCHES, *_PORTS, _RATE, *_REQUIRES_KEY, *_ONLY, *_GROUPS, *_ALTERNATIVES, *_OTHERS)
             raise _unknown("Nexus()", "option", name, known)
     return read
 
@@ -155,6 +157,14 @@ def _flag(name: str, value: object) -> bool:
 def _port(name: str, value: object) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
         raise ConfigurationError(f"{name} must be a number, not {value!r}.")
+    return value
+
+
+def _rate(value: object) -> str:
+    if not isinstance(value, str):
+        raise ConfigurationError(
+            f"{_RATE} must be a text, not {value!r}.", remedy="One is written as 100/s, 1000/min or 5000/h."
+        )
     return value
 
 

@@ -35,6 +35,7 @@ class LoggedChange:
     run: str | None
     tenant: str | None
     at: str
+    request: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

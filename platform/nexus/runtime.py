@@ -37,6 +37,8 @@ class Runtime:
         self.feed = feed
         self.runs: Runs | None = None
         self.keys = Keys()
+        self.request_timeout: float | None = None
+        """For what others ask for, where they do not say how long it may take."""
 
     async def invoke(
         self,
@@ -64,6 +66,8 @@ class Runtime:
         self.policy.check(session, operation)
         in_process = is_in_process(channel)
         accepted = operation.arguments.accept(arguments, in_process=in_process)
+        if timeout is None and not in_process and (demands is None or not demands.background):
+            timeout = self.request_timeout
         work = Work(operation, arguments, accepted, session, channel, deadline_in(timeout), demands)
         noted = noted or Noted()
         if demands is not None:

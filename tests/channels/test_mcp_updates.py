@@ -242,6 +242,34 @@ async def test_a_database_that_comes_back_is_followed_again(database: str, mode:
             await told.all_of(FIRST)
 
 
+async def test_what_is_no_longer_kept_counts_as_a_change(tmp_path: Path) -> None:
+    db = DataFlow(f"sqlite:///{tmp_path / 'test.db'}", changes_max_rows=2)
+
+    @db.model
+    class Product:
+        name: str
+
+    told, app = Told(), Nexus(db)
+    async with app.running():
+
+        async def create(count: int) -> None:
+            for _ in range(count):
+                await app.runtime.invoke("products.create", {"name": "x"}, LOCAL, channel="test")
+
+        await create(1)
+        begun = following.Following(app.runtime, LOCAL, PRODUCTS)
+        await begun.begin()
+        await create(9)
+        connection = await db.database.pools.care.take()
+        await db.database.pools.sealing._retention.cut(connection)
+        db.database.pools.care.give(connection)
+        running = asyncio.create_task(begun.run(lambda: told.add(PRODUCTS)))
+        await told.all_of(PRODUCTS)
+        await create(1)
+        await told.all_of(PRODUCTS)
+    await running
+
+
 async def test_runs_are_followed_like_records(app: Nexus, mode: str) -> None:
     workflow = WorkflowBuilder("Make one.")
     workflow.add_node("ProductCreateNode", "make", {"name": "x"})

@@ -16,6 +16,7 @@ import pytest
 from dataflow import DataFlow
 from nexus import Effect, Nexus, Operation, Settings
 from nexus_channels.openapi import Described, describe
+from nexus_channels.openapi.around import Limits
 from nexus_channels.server import running_server
 
 
@@ -127,6 +128,26 @@ class TestDocument:
         assert locked["components"]["securitySchemes"]["key"]["name"] == "X-API-Key"
         assert locked["paths"]["/livez"]["get"]["security"] == []
         assert "401" in locked["paths"]["/api/orders"]["get"]["responses"]
+
+    def test_the_limits_that_there_are(self, shop: Nexus) -> None:
+        def told(path: str, method: str, **limits: bool) -> set[str]:
+            document = described(shop, limits=Limits(**limits))
+            return set(document["paths"][path][method]["responses"]) & {"408", "429", "431", "504"}
+
+        assert told("/api/orders", "post") == {"431"}
+        assert told("/api/orders", "post", rate=True, receiving=True, doing=True) == {
+            "408",
+            "429",
+            "431",
+            "504",
+        }
+        assert told("/api/orders", "get", receiving=True) == {"431"}
+        assert told("/livez", "get", rate=True, receiving=True, doing=True) == {"431"}
+        limited = described(shop, limits=Limits(rate=True))
+        made = limited["paths"]["/api/orders"]["post"]["responses"]["201"]
+        assert {"Location", "RateLimit", "RateLimit-Policy"} <= set(made["headers"])
+        assert set(limited["components"]["headers"]) == {"RateLimit", "RateLimit-Policy"}
+        assert "Retry-After" in limited["components"]["responses"]["RateLimited"]["headers"]
 
     def test_without_the_rest_channel_only_the_server_is_there(self, shop: Nexus) -> None:
         assert set(described(shop, prefix=None)["paths"]) == {

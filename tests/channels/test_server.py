@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 import signal
@@ -22,6 +23,7 @@ from websockets.asyncio.client import connect
 from nexus import Nexus, Settings
 from nexus.errors import ConfigurationError, NexusError, Unavailable
 from nexus_channels.server import running_server, serve
+from tests.support.raw import line, request
 from tests.support.things import Things, application
 from tests.support.wire import Wire
 
@@ -47,9 +49,14 @@ class Program:
 
 
 @asynccontextmanager
-async def program() -> AsyncIterator[Program]:
+async def program(**settings: str) -> AsyncIterator[Program]:
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.support.serve_things", cwd=ROOT, stderr=asyncio.subprocess.PIPE
+        sys.executable,
+        "-m",
+        "tests.support.serve_things",
+        cwd=ROOT,
+        env={**os.environ, **settings},
+        stderr=asyncio.subprocess.PIPE,
     )
     try:
         assert process.stderr is not None
@@ -149,15 +156,15 @@ class TestEnd:
     async def test_with_everything_open(self, client: httpx2.AsyncClient, stop: signal.Signals) -> None:
         """A subscriber, a request and a call that would go on, an idle connection."""
         async with program() as running:
-            line = Wire(await connect(running.url.replace("http", "ws") + "/ws", proxy=None))
-            cursor = await line.subscribe()
-            await line.send(type="call", id="c", operation="wait")
+            wire = Wire(await connect(running.url.replace("http", "ws") + "/ws", proxy=None))
+            cursor = await wire.subscribe()
+            await wire.send(type="call", id="c", operation="wait")
             request = await begin(client, running, "wait")
             await client.get(f"{running.url}/livez")
             running.process.send_signal(stop)
             code, seconds = await running.ended()
             assert (code, seconds < 5) == (0, True)
-            assert await line.receive() == {"type": "closing", "id": "s", "cursor": cursor}
+            assert await wire.receive() == {"type": "closing", "id": "s", "cursor": cursor}
             assert (await request).status_code == 503
             assert not any("Traceback" in said for said in running.said), running.said
 
@@ -167,13 +174,13 @@ class TestEnd:
     ) -> None:
         async with program() as running:
             await client.get(f"{running.url}/livez")
-            line = Wire(await connect(running.url.replace("http", "ws") + "/ws", proxy=None))
-            await line.subscribe()
+            wire = Wire(await connect(running.url.replace("http", "ws") + "/ws", proxy=None))
+            await wire.subscribe()
             running.process.send_signal(stop)
             code, seconds = await running.ended()
             assert (code, seconds < 1) == (0, True)
-            assert (await line.receive())["type"] == "closing"
-            assert await line.closed() == 1012
+            assert (await wire.receive())["type"] == "closing"
+            assert await wire.closed() == 1012
 
     async def test_who_ends_within_the_grace_is_answered(self, client: httpx2.AsyncClient) -> None:
         async with program() as running:
@@ -207,6 +214,38 @@ class TestEnd:
             code, seconds = await running.ended()
             assert (code, seconds < 0.5) == (-stop, True)
             request.cancel()
+
+    async def test_first_it_says_so_for_a_while(self, client: httpx2.AsyncClient) -> None:
+        """Meanwhile it serves, on connections that were there and on new ones, and none of them is kept."""
+        async with program(NEXUS_DRAIN="1") as running, contextlib.aclosing(await line(running.url)) as raw:
+            await raw.send(request(path="/readyz"))
+            assert (await raw.answer()).status == 200
+            running.process.terminate()
+            await asyncio.sleep(0.4)
+            await raw.send(request(path="/readyz"))
+            answer = await raw.answer()
+            assert (answer.status, answer.json()["code"]) == (503, "NX-503")
+            assert answer.headers["connection"] == "close"
+            assert await raw.ended() == b""
+            alive = await client.get(f"{running.url}/livez")
+            served = await client.post(f"{running.url}/api/things", json={"name": "late"})
+            assert (alive.status_code, served.status_code) == (200, 201)
+            assert served.headers["connection"] == "close"
+            code, seconds = await running.ended()
+            assert (code, seconds < 2) == (0, True)
+
+    async def test_connections_end_after_the_answers_that_are_due(self, client: httpx2.AsyncClient) -> None:
+        async with program() as running, contextlib.aclosing(await line(running.url)) as raw:
+            body = {"seconds": 0.6}
+            waiting = request("POST", "/api/workflows/wait/execute", body)
+            await raw.send(waiting + request(path="/livez"))
+            await asyncio.sleep(0.2)
+            running.process.terminate()
+            first, second = await raw.answer(), await raw.answer()
+            assert (first.json(), second.status) == ("waited", 200)
+            assert second.headers["connection"] == "close"
+            assert await raw.ended() == b""
+            assert (await running.ended())[0] == 0
 
     async def test_the_port_is_free_afterwards(self, client: httpx2.AsyncClient) -> None:
         async with running_server(application(Things())) as url:

@@ -51,6 +51,7 @@ class TestSubscriptions:
             "pos": 1,
             "actor": "local",
             "run": None,
+            "request": None,
             "at": "2026-01-01T00:00:00Z",
         }
         updated = await line.receive()

@@ -12,6 +12,7 @@ import pytest
 from dataflow import DataFlow
 from nexus import LOCAL, Call, Nexus, Session
 from nexus.errors import ConfigurationError, Conflict, CursorExpired, Unavailable
+from nexus.request import REQUEST
 from tests.support.programs import kind_of, run_sql
 
 pytestmark = pytest.mark.feed
@@ -21,6 +22,33 @@ REACHABLE = ("file", "postgresql", "mysql")  # for another program, or for anoth
 ANN = Session(id="s-ann", user="ann", scopes=frozenset({"*"}), tenant="acme")
 BOB = Session(id="s-bob", user="bob'; --", scopes=frozenset({"*"}), tenant="o'hara \\ \x1f 😀")
 PUT = "INSERT INTO products (name, price, stock, on_sale, tags, created_at, updated_at) VALUES ({})"
+# What makes a log that of before, and the trigger of its inserts.
+OLD_PG = (
+    'INSERT INTO dataflow_changes (model, pk, op, "row", actor, at)'
+    " VALUES ('products', NEW.id::text, 'create',"
+    " json_build_object('id', NEW.id, 'name', NEW.name), split_part(current_setting('nexus.who', true),"
+    " chr(31), 1), now())"
+)
+OLD_MYSQL = (
+    "INSERT INTO dataflow_changes (model, pk, op, `row`, actor, at) VALUES ('products', NEW.id, 'create',"
+    " JSON_OBJECT('id', NEW.id, 'name', NEW.name), @nexus_actor, UTC_TIMESTAMP(6))"
+)
+_WITHOUT = "ALTER TABLE dataflow_changes DROP COLUMN request"
+UNDONE = {
+    "sqlite": [_WITHOUT],
+    "postgresql": [
+        "CREATE OR REPLACE FUNCTION dataflow_log_products() RETURNS trigger LANGUAGE plpgsql"
+        f" AS $$ BEGIN {OLD_PG}; RETURN NULL; END $$",
+        _WITHOUT,
+    ],
+    "mysql": [
+        "DROP TRIGGER dataflow_insert_products",
+        f"CREATE TRIGGER dataflow_insert_products AFTER INSERT ON products FOR EACH ROW {OLD_MYSQL}",
+        "DROP TRIGGER dataflow_update_products",
+        "DROP TRIGGER dataflow_delete_products",
+        _WITHOUT,
+    ],
+}
 ROW = "'raw', 1.5, 3, {}, '[]', '2026-01-01T00:00:00.000000Z', '2026-01-01T00:00:00.000000Z'"
 
 
@@ -39,6 +67,15 @@ async def logged(db: DataFlow) -> list[Any]:
     finally:
         db.database.pools.log.give(connection)
     return [tuple(row) for row in rows]
+
+
+async def requests(db: DataFlow) -> list[Any]:
+    connection = await db.database.pools.log.take()
+    try:
+        rows = await connection.fetch("SELECT request FROM dataflow_changes ORDER BY seq")
+    finally:
+        db.database.pools.log.give(connection)
+    return [row[0] for row in rows]
 
 
 async def take(followed: Any, count: int) -> list[Any]:
@@ -88,6 +125,31 @@ class TestWhoDidIt:
             ("create", "3", *ann),
             ("delete", "2", *bob),
         ]
+
+    async def test_the_request_is_named(self, single: tuple[Nexus, DataFlow]) -> None:
+        """And no other: what a connection was told before is not what it says later."""
+        app, db = single
+        ids = ["r-1", "r-2", "it's\x1f\\ 😀", None, "r" * 300]
+        for number, request in enumerate(ids):
+            token = REQUEST.set(request)
+            await app.runtime.invoke("products.create", {"name": str(number)}, ANN, channel="test")
+            REQUEST.reset(token)
+        token = REQUEST.set("r-3")
+        await app.runtime.invoke("both", {}, BOB, channel="test")
+        data = [{"name": "x"}, {"name": "y"}]
+        await app.runtime.invoke("products.bulk_create", {"data": data}, BOB, channel="test")
+        REQUEST.reset(token)
+        head = ["r-1", "r-2", "it's?\\ 😀", None, "r" * 255]
+        assert await requests(db) == [*head, "r-3", "r-3", "r-3", "r-3"]
+
+    async def test_the_feed_tells_it(self, single: tuple[Nexus, DataFlow]) -> None:
+        app, _ = single
+        async with app.feed.subscribe(LOCAL, "products") as followed:
+            token = REQUEST.set("r-1")
+            await app.runtime.invoke("products.create", {"name": "a"}, LOCAL, channel="test")
+            REQUEST.reset(token)
+            await app.runtime.invoke("products.create", {"name": "b"}, LOCAL, channel="test")
+            assert [change.request for change in await take(followed, 2)] == ["r-1", None]
 
     async def test_a_run_is_named(self, single: tuple[Nexus, DataFlow]) -> None:
         app, db = single
@@ -204,9 +266,9 @@ async def test_bulk_inserts_are_logged_before_what_another_trigger_does(
     assert {change.actor for change in seen} == {"local"}
 
 
-def flow(url: str, **more: Any) -> DataFlow:
+def flow(url: str, *, auto_migrate: bool = True, **more: Any) -> DataFlow:
     """A DataFlow with one model of these fields or options."""
-    db = DataFlow(url)
+    db = DataFlow(url, auto_migrate=auto_migrate)
     options = {"__dataflow__": more.pop("options")} if "options" in more else {}
     db.model(type("Product", (), {"__annotations__": {"name": str, **more}, **options}))
     return db
@@ -221,6 +283,43 @@ async def test_new_columns_are_logged(database: str) -> None:
             await app.runtime.invoke("products.create", {"name": "a", **values}, LOCAL, channel="test")
             (change,) = await take(followed, 1)
             assert {name: change.record[name] for name in more} == values
+
+
+class TestOlderLogs:
+    """A log that was made before it kept requests."""
+
+    @pytest.fixture
+    async def older(self, database: str) -> str:
+        app = Nexus(flow(database))
+        async with app.running():
+            await app.runtime.invoke("products.create", {"name": "before"}, LOCAL, channel="test")
+        await run_sql(database, *UNDONE[kind_of(database)])
+        return database
+
+    @pytest.mark.databases(*REACHABLE)
+    async def test_they_are_added_to(self, older: str) -> None:
+        app = Nexus(db := flow(older))
+        async with app.running(), app.feed.subscribe(LOCAL, "products") as followed:
+            token = REQUEST.set("r-1")
+            await app.runtime.invoke("products.create", {"name": "after"}, LOCAL, channel="test")
+            REQUEST.reset(token)
+            (change,) = await take(followed, 1)
+            assert (change.request, change.actor) == ("r-1", "local")
+            assert await requests(db) == [None, "r-1"]
+
+    @pytest.mark.databases(*REACHABLE)
+    async def test_not_unasked(self, older: str) -> None:
+        """With auto_migrate off one can write on, and follow after an installation."""
+        app = Nexus(db := flow(older, auto_migrate=False))
+        async with app.running():
+            await app.runtime.invoke("products.create", {"name": "after"}, LOCAL, channel="test")
+            assert [row[2] for row in await logged(db)] == ["local", "local"]
+            with pytest.raises(Unavailable, match=r"db\.install"):
+                async with app.feed.subscribe(LOCAL, "products"):
+                    pass
+            await db.install()
+            async with app.feed.subscribe(LOCAL, "products"):
+                assert await requests(db) == [None, None]
 
 
 async def test_changes_can_be_switched_off(database: str) -> None:

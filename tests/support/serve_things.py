@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import time
 
 from nexus import Call
 from tests.support.things import Things, application
 
-app = application(Things())
+app = application(Things(), drain=float(os.environ.get("NEXUS_DRAIN", "0")))
 
 
 @app.operation

@@ -16,6 +16,7 @@ from nexus import LOCAL, Nexus
 from nexus.arguments import Given
 from nexus.demands import Demands, Noted
 from nexus.feed import Subscription
+from nexus.request import REQUEST, new_request
 from nexus_channels.cli.output import write
 
 CHANNEL = "cli"
@@ -32,6 +33,7 @@ def run(application: Nexus, name: str, arguments: Given, demands: Demands | None
 
 
 async def _run(application: Nexus, name: str, arguments: Given, demands: Demands | None, noted: Noted) -> Any:
+    REQUEST.set(new_request())
     async with application.running():
         return await application.runtime.invoke(
             name, arguments, LOCAL, channel=CHANNEL, demands=demands, noted=noted

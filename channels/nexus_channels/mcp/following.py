@@ -68,9 +68,13 @@ class Following:
         """Call `changed` when the resource may show something else; until the server closes. Where the feed
         fails it is taken up again where it stood. Raises Forbidden, Unauthenticated, NotFound or UnknownTopic
         when the resource may not be read any more or has gone, after a last call."""
+        missed = False
         while True:
             try:
                 async with self._subscription() as subscription:
+                    if missed:  # not before: what came between the call and this would be lost
+                        missed = False
+                        changed()
                     async for change in subscription:
                         self._check()
                         self._cursor = change.cursor
@@ -78,8 +82,7 @@ class Following:
             except FeedClosed:
                 return
             except (CursorExpired, InvalidCursor):
-                self._cursor = None
-                changed()
+                self._cursor, missed = None, True
             except (Forbidden, Unauthenticated, NotFound, UnknownTopic):
                 changed()  # whoever reads it again is told why
                 raise

@@ -35,6 +35,7 @@ from mcp_types import (
 
 from nexus.demands import Demands, Noted
 from nexus.errors import Malformed, NexusError, TooLarge
+from nexus.request import REQUEST, new_request
 from nexus.runtime import Runtime
 from nexus.session import Session
 from nexus_channels.mcp import resources
@@ -194,6 +195,7 @@ class _Handlers:
         task = asyncio.current_task()
         assert task is not None
         self.running.add(task)
+        REQUEST.set(new_request() if ctx.request is None else ctx.request.scope["nexus.request"])
         try:
             return await self._runtime.invoke(
                 name, arguments, self._caller(ctx), channel="mcp", demands=demands, noted=noted

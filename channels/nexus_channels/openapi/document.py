@@ -7,6 +7,8 @@ from typing import Any
 import msgspec
 
 from nexus.registry import Registry
+from nexus_channels.guard import OPEN_PATHS
+from nexus_channels.openapi.around import HEADERS, Limits, add_limits
 from nexus_channels.openapi.components import Components, JsonSchema
 from nexus_channels.openapi.paths import Paths, tags
 from nexus_channels.openapi.responses import PROBLEM_SCHEMA, shared_responses
@@ -31,9 +33,11 @@ def describe(
     locked: bool = False,
     prefix: str | None = "/api",
     root: str = "",
+    limits: Limits = Limits(),  # noqa: B008
 ) -> JsonSchema:
     """The OpenAPI document of what is registered now. `locked`: a credential is needed. `prefix` is where the
-    REST channel is, None without one; `root` what the server is mounted at."""
+    REST channel is, None without one; `root` what the server is mounted at, `limits` which
+    there are."""
     components = Components()
     paths = Paths(registry, components, prefix or "", locked=locked)
     if prefix is not None:
@@ -42,6 +46,7 @@ def describe(
     found = host_paths(locked=locked)
     if prefix is not None:
         found |= api_paths(prefix, locked=locked)
+    add_limits({**found, **paths.made}, limits, prefix=prefix, free=OPEN_PATHS)
     document: JsonSchema = {
         "openapi": VERSION,
         "info": {
@@ -60,6 +65,8 @@ def describe(
     }
     if paths.parameters:
         document["components"]["parameters"] = paths.parameters
+    if limits.rate:
+        document["components"]["headers"] = HEADERS
     if locked:
         document["components"]["securitySchemes"] = _SCHEMES
         document["security"] = [{"bearer": []}, {"key": []}]

@@ -44,6 +44,7 @@ _PROBLEMS: dict[int, tuple[str, str, str, str]] = {
     403: ("Forbidden", "NX-403", "Forbidden", "The session may not do this."),
     404: ("NotFound", "DF-404", "Not found", "There is no such record."),
     406: ("NotAcceptable", "NX-406", "Not acceptable", "There is no answer in a form that is accepted."),
+    408: ("SlowRequest", "NX-408", "Request timeout", "The request did not come whole in time."),
     409: (
         "Conflict",
         "NX-409",
@@ -54,7 +55,10 @@ _PROBLEMS: dict[int, tuple[str, str, str, str]] = {
     415: ("UnsupportedMedia", "NX-415", "Unsupported media type", "The body is not of a form that is read."),
     422: ("InvalidArguments", "DF-102", "Invalid arguments", "It can be read and cannot be meant."),
     428: ("ConfirmationRequired", "NX-428", "Confirmation required", "It says what would be done first."),
+    429: ("RateLimited", "NX-430", "Too many requests", "The session has asked for more than it may."),
+    431: ("HeadersTooLarge", "NX-431", "Header fields too large", "They are more than the server reads."),
     503: ("Unavailable", "NX-503", "Unavailable", "Something is busy or gone; trying again may help."),
+    504: ("TimedOut", "NX-504", "Timed out", "It took longer than it may; nothing of it was kept."),
 }
 _OTHER = "Failed"
 
@@ -65,9 +69,10 @@ def shared_responses() -> JsonSchema:
         name: _problem(description, {"status": status, "code": code, "title": title})
         for status, (name, code, title, description) in _PROBLEMS.items()
     }
-    made["Unavailable"]["headers"] = {
-        "Retry-After": {"description": "In so many seconds", "schema": {"type": "integer"}}
-    }
+    for name in ("Unavailable", "RateLimited"):
+        made[name]["headers"] = {
+            "Retry-After": {"description": "In so many seconds", "schema": {"type": "integer"}}
+        }
     made[_OTHER] = _problem("Another failure.", {"status": 500, "code": "NX-500", "title": "Internal error"})
     return made
 

@@ -6,6 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from nexus import plugins
 from nexus.app import Nexus
+from nexus_channels.openapi.around import Limits
 from nexus_channels.openapi.document import Described
 
 _REST = "rest"
@@ -14,7 +15,12 @@ _REST = "rest"
 def described(app: Nexus) -> Described:
     prefix = plugins.load_channel(_REST).path if _REST in app.channels else None
     return Described(
-        app.registry, title=app.title, version=release(), locked=not app.sessions.open, prefix=prefix
+        app.registry,
+        title=app.title,
+        version=release(),
+        locked=not app.sessions.open,
+        prefix=prefix,
+        limits=Limits.of(app.settings),
     )
 
 

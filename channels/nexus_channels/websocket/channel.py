@@ -14,6 +14,7 @@ from nexus.errors import InvalidInput, NotFound, Unavailable
 from nexus.runtime import Runtime
 from nexus.session import Session, Sessions
 from nexus_channels.asgi import answer, path_below, refuse, reply_problem
+from nexus_channels.web.rates import Rates
 from nexus_channels.websocket.connection import Connection
 from nexus_channels.websocket.frames import PROTOCOL
 
@@ -83,7 +84,8 @@ class WebSocket:
             if (await receive())["type"] != "websocket.connect":
                 return
             await send({"type": "websocket.accept", "subprotocol": PROTOCOL if offered else None})
-            await Connection(self._runtime, session, self._limit, receive, send).run()
+            rates: Rates | None = scope.get("nexus.rates")
+            await Connection(self._runtime, session, self._limit, receive, send, rates).run()
         finally:
             self._open[session.id] -= 1
             if not self._open[session.id]:

@@ -20,8 +20,10 @@ from nexus.errors import (
     did_you_mean,
 )
 from nexus.feed import FeedClosed, Subscription
+from nexus.request import REQUEST, part_of
 from nexus.runtime import Runtime
 from nexus.session import Session
+from nexus_channels.web.rates import Rates
 from nexus_channels.websocket import frames
 
 logger = logging.getLogger("nexus")
@@ -50,10 +52,19 @@ class Connection:
     """Everything that is done for one client. All of it ends with the connection: `run` returns when
     nothing is left."""
 
-    def __init__(self, runtime: Runtime, session: Session, limit: int, receive: Receive, send: Send) -> None:
+    def __init__(
+        self,
+        runtime: Runtime,
+        session: Session,
+        limit: int,
+        receive: Receive,
+        send: Send,
+        rates: Rates | None = None,
+    ) -> None:
         self._runtime = runtime
         self._session = session
         self._limit = limit
+        self._rates = rates
         self._receive = receive
         self._transmit = send
         self._sending = asyncio.Lock()
@@ -98,6 +109,8 @@ class Connection:
                 await self._send(frames.error(failure, frames.identity(data)))
 
     async def _take(self, frame: frames.Frame) -> None:
+        if self._rates is not None and isinstance(frame, frames.Call | frames.Subscribe):
+            self._rates.count(self._session)
         match frame:
             case frames.Call():
                 self._start_call(frame)
@@ -121,6 +134,7 @@ class Connection:
         task.add_done_callback(self._calls.discard)
 
     async def _call(self, frame: frames.Call) -> None:
+        REQUEST.set(part_of(REQUEST.get(), frame.id))  # of this task
         noted = Noted()
         try:
             async with self._slots:

@@ -145,6 +145,7 @@ def _change(identifier: str, happened: Change, fields: Fields) -> str:
             "cursor": happened.cursor,
             "actor": happened.actor,
             "run": happened.run,
+            "request": happened.request,
             "at": happened.at,
         }
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from nexus.call import Call
 
@@ -30,7 +30,8 @@ class Log(Protocol):
         moment of the change at the position."""
 
     def read_sql(self) -> str:
-        """From position, up to a limit: pos, table, key, row, old, actor, session, run, tenant, at."""
+        """From position, up to a limit: pos, table, key, row, old, actor, session, run, tenant, request,
+        at."""
 
     async def seal(self, connection: Any) -> None:
         """Give every committed change its position, and tell those who listen."""
@@ -59,16 +60,22 @@ class Log(Protocol):
         """Delete some of the changes up to the floor, at most a given number."""
 
 
-def identity(caller: Call | None) -> tuple[str, str, str, str]:
-    """Actor, session, run and tenant as the log keeps them; empty where there is none."""
+Identity: TypeAlias = tuple[str, str, str, str, str]
+
+NOBODY: Identity = ("", "", "", "", "")
+
+
+def identity(caller: Call | None) -> Identity:
+    """Actor, session, run, tenant and request as the log keeps them; empty where there is none."""
     if caller is None:
-        return ("", "", "", "")
+        return NOBODY
     session = caller.session
     return (
         _clean(session.user),
         _clean(session.id),
         _clean(caller.run_id),
         _clean(session.tenant),
+        _clean(caller.request),
     )
 
 

@@ -13,7 +13,7 @@ import pymysql
 
 from dataflow.dialects import mysql_log
 from dataflow.dialects.base import Done, isolation_sql
-from dataflow.dialects.log import identity
+from dataflow.dialects.log import NOBODY, Identity, identity
 from dataflow.dialects.mysql_driver import Cursor, check_single
 from dataflow.dialects.mysql_errors import translated
 from dataflow.dialects.values import named
@@ -44,7 +44,7 @@ class MysqlConnection:
         self._cancel = cancel
         self._open = False  # a transaction
         self._locked: list[str] = []  # names, until its end
-        self._signed: tuple[str, ...] | None = identity(None)  # whom the triggers take us for; None: unsure
+        self._signed: Identity | None = NOBODY  # whom the triggers take us for; None: unsure
         self.seen: int | None = None  # the position of the log, when this connection looked last
         self.seen_at = 0.0
 
@@ -165,11 +165,11 @@ class MysqlConnection:
         return cursor
 
     async def _execute_signed(
-        self, cursor: Cursor, who: tuple[str, ...], sql: str, parameters: Sequence[Any] | None
+        self, cursor: Cursor, who: Identity, sql: str, parameters: Sequence[Any] | None
     ) -> None:
         text = sql if parameters is None else cursor.mogrify(sql, parameters)
-        self._signed = None
-        await cursor.execute(mysql_log.signature(who, self._driver.escape) + text)
+        before, self._signed = self._signed, None
+        await cursor.execute(mysql_log.signature(who, before, self._driver.escape) + text)
         self._signed = who
         await cursor.nextset()
 

@@ -1,6 +1,6 @@
 """The change log in MariaDB and MySQL: its tables, the triggers that write it, and the sealing.
 
-Who makes a change is in four variables of the connection. They outlive a statement, and so the connection
+Who makes a change is in five variables of the connection. They outlive a statement, and so the connection
 sets them, in front of the statement and on the same way, whenever they hold another identity than the
 caller's.
 """
@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 from dataflow.dialects.base import Codec
-from dataflow.dialects.log import LEASE_SECONDS, SEALED_AT_ONCE, bounded
+from dataflow.dialects.log import LEASE_SECONDS, SEALED_AT_ONCE, Identity, bounded
 from dataflow.dialects.values import decimal_from, json_reader
 from dataflow.fields import Field, Kind
 from dataflow.model import Model
@@ -36,6 +36,7 @@ _CHANGES = f"""CREATE TABLE IF NOT EXISTS dataflow_changes (
   actor VARCHAR(255),
   session VARCHAR(255),
   run VARCHAR(255),
+  request VARCHAR(255),
   `row` LONGTEXT,
   old LONGTEXT,
   at DATETIME(6) NOT NULL,
@@ -62,7 +63,7 @@ FOUND = (
     "SELECT trigger_name, action_statement FROM information_schema.triggers"
     " WHERE event_object_table = %s AND event_object_schema = database()"
 )
-WHO = ("@nexus_actor", "@nexus_session", "@nexus_run", "@nexus_tenant")
+WHO = ("@nexus_actor", "@nexus_session", "@nexus_run", "@nexus_tenant", "@nexus_request")
 
 _MOMENT = "DATE_FORMAT(at, '%%Y-%%m-%%dT%%H:%%i:%%s.%%fZ')"
 _QUIET = re.compile(
@@ -83,6 +84,12 @@ async def make_system(connection: Any) -> None:
     if not heads:
         for sql in SYSTEM:
             await connection.run(sql)
+    ((keeps_requests,),) = await connection.fetch(
+        "SELECT COUNT(*) FROM information_schema.columns WHERE table_schema = database()"
+        " AND table_name = 'dataflow_changes' AND column_name = 'request'"
+    )
+    if not keeps_requests:  # it was made before they were kept
+        await connection.run("ALTER TABLE dataflow_changes ADD COLUMN request VARCHAR(255) AFTER run")
 
 
 def may_write(sql: str) -> bool:
@@ -90,10 +97,15 @@ def may_write(sql: str) -> bool:
     return _QUIET.match(sql) is None
 
 
-def signature(who: tuple[str, ...], escape: Callable[[str], str]) -> str:
-    """What tells it to the triggers, as text that can precede a statement."""
-    values = (escape(text) if text else "NULL" for text in who)
-    return f"SET {', '.join(f'{name} = {value}' for name, value in zip(WHO, values, strict=True))}; "
+def signature(who: Identity, before: Identity | None, escape: Callable[[str], str]) -> str:
+    """What tells it to the triggers, as text that can precede a statement; `before` is whom they take the
+    caller for, where that is known."""
+    changed = (
+        f"{name} = {escape(text) if text else 'NULL'}"
+        for place, (name, text) in enumerate(zip(WHO, who, strict=True))
+        if before is None or before[place] != text
+    )
+    return f"SET {', '.join(changed)}; "
 
 
 def bodies(model: Model) -> dict[str, str]:
@@ -134,7 +146,7 @@ def _name(table: str, event: str) -> str:
 def _log(table: str, op: str, row: str, after: str, before: str) -> str:
     who = ", ".join(f"LEFT({name}, 255)" for name in WHO)
     return (
-        "INSERT INTO dataflow_changes (model, pk, op, `row`, old, actor, session, run, tenant, at)"
+        "INSERT INTO dataflow_changes (model, pk, op, `row`, old, actor, session, run, tenant, request, at)"
         f" VALUES ('{table}', CAST({row}.id AS CHAR), '{op}', {after}, {before}, {who}, UTC_TIMESTAMP(6))"
     )
 
@@ -191,7 +203,7 @@ class MysqlLog:
 
     def read_sql(self) -> str:
         return (
-            f"SELECT pos, model, pk, `row`, old, actor, session, run, tenant, {_MOMENT}"
+            f"SELECT pos, model, pk, `row`, old, actor, session, run, tenant, request, {_MOMENT}"
             " FROM dataflow_changes WHERE pos > %s ORDER BY pos LIMIT %s"
         )
 

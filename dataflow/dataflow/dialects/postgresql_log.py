@@ -35,6 +35,7 @@ _CHANGES = """CREATE TABLE IF NOT EXISTS dataflow_changes (
   actor text,
   session text,
   run text,
+  request text,
   "row" json,
   old json,
   at timestamptz NOT NULL
@@ -91,16 +92,20 @@ BEGIN
     END $f$
   $sql$, quote_ident(current_schema()));
 END $do$"""
-SYSTEM = (_CHANGES, _WAITING, _SEALED, _HEAD, _FIRST_HEAD, _READERS, _SEAL)
+# To a log that was made before it was kept.
+_REQUEST = "ALTER TABLE dataflow_changes ADD COLUMN IF NOT EXISTS request text"
+SYSTEM = (_CHANGES, _REQUEST, _WAITING, _SEALED, _HEAD, _FIRST_HEAD, _READERS, _SEAL)
 
 _ARGUMENTS = 100  # of a function, at most
 _GIVEN = "pg_catalog.current_setting('nexus.who', true), pg_catalog.chr(31)"
-_WHO = ", ".join(f"nullif(pg_catalog.split_part({_GIVEN}, {k}), '')" for k in (1, 2, 3, 4))
+_WHO = ", ".join(f"nullif(pg_catalog.split_part({_GIVEN}, {k}), '')" for k in (1, 2, 3, 4, 5))
 _MOMENT = """to_char({} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')"""
 _SYSTEM_FOUND = (
     "SELECT count(*) FROM pg_proc WHERE oid = to_regprocedure(quote_ident(current_schema())"
     " || '.dataflow_seal()') AND position($1 IN prosrc) > 0 AND to_regclass(quote_ident(current_schema())"
-    " || '.dataflow_changes_readers') IS NOT NULL"
+    " || '.dataflow_changes_readers') IS NOT NULL AND EXISTS (SELECT FROM pg_attribute"
+    " WHERE attname = 'request' AND attrelid"
+    " = to_regclass(quote_ident(current_schema()) || '.dataflow_changes'))"
 )
 FOUND = """SELECT count(*) FROM pg_trigger AS t JOIN pg_proc AS p ON p.oid = t.tgfoid
 WHERE t.tgrelid = to_regclass(quote_ident(current_schema()) || '.' || quote_ident($1))
@@ -206,8 +211,8 @@ def _body(model: Model) -> str:
 
 def _log(table: str, op: str, row: str, after: str, before: str, source: str = "") -> str:
     return (
-        'INSERT INTO %1$s.dataflow_changes (model, pk, op, "row", old, actor, session, run, tenant, at)'
-        f" SELECT '{table}', {row}.id::pg_catalog.text, '{op}', {after}, {before},"
+        'INSERT INTO %1$s.dataflow_changes (model, pk, op, "row", old, actor, session, run, tenant,'
+        f" request, at) SELECT '{table}', {row}.id::pg_catalog.text, '{op}', {after}, {before},"
         f" {_WHO}, pg_catalog.clock_timestamp() {source}"
     )
 
@@ -297,7 +302,7 @@ class PostgresqlLog:
 
     def read_sql(self) -> str:
         return (
-            f'SELECT pos, model, pk, "row", old, actor, session, run, tenant, {_MOMENT.format("at")}'
+            f'SELECT pos, model, pk, "row", old, actor, session, run, tenant, request, {_MOMENT.format("at")}'
             " FROM dataflow_changes WHERE pos > $1 ORDER BY pos LIMIT $2"
         )
 

@@ -25,7 +25,7 @@ from dataflow.dialects.address import Settings
 from dataflow.dialects.base import Codec, Done, Found
 from dataflow.dialects.ddl import insert_one, quoted
 from dataflow.dialects.filter_sql import FilterSql
-from dataflow.dialects.log import Log, identity
+from dataflow.dialects.log import NOBODY, Identity, Log, identity
 from dataflow.dialects.numbering import used_up
 from dataflow.dialects.sqlite_errors import translated
 from dataflow.dialects.sqlite_filters import SqliteFilters, add_functions
@@ -38,7 +38,6 @@ from nexus.errors import DatabaseUrlError, NexusError, Unavailable
 from nexus.ports import Isolation
 
 _BUSY_MS = 5000
-_PARTS = {"actor": 0, "session": 1, "run": 2, "tenant": 3}
 _TRY_AGAIN = 0.02
 _INTERRUPT = 0.02
 
@@ -195,10 +194,13 @@ class Sqlite:
             (model.table_name,),
         )
         triggers = {name: sql for kind, name, sql in rows if kind == "trigger"}
+        captured = sqlite_log.is_captured(model, triggers)
+        if captured and model.changes:
+            captured = await connection.keeps_requests()
         return Found(
             columns=frozenset(row[0] for row in columns),
             indexes=frozenset(name for kind, name, _ in rows if kind == "index"),
-            captured=sqlite_log.is_captured(model, triggers),
+            captured=captured,
         )
 
     @asynccontextmanager
@@ -207,6 +209,7 @@ class Sqlite:
         try:
             for sql in self.system_sql():
                 await connection.fetch(sql)
+            await connection.keep_requests()
             yield
             await connection.commit()
         except BaseException:
@@ -280,7 +283,7 @@ def _nothing() -> None:
 class SqliteConnection:
     """One connection and its thread, which runs statements in the order they were given."""
 
-    __slots__ = ("_busy", "_driver", "_serving", "caller", "seen_version", "wal")
+    __slots__ = ("_busy", "_driver", "_known", "_serving", "_who", "caller", "seen_version", "wal")
 
     def __init__(self, driver: aiosqlite.Connection, path: Path) -> None:
         self.caller: Call | None = None
@@ -288,6 +291,8 @@ class SqliteConnection:
         self.seen_version: int | None = None  # of the data, when this connection looked last
         self._driver = driver
         self._serving: Call | None = None  # whose statement the thread is running
+        self._known: Call | None = None  # whose identity this is
+        self._who: Identity = NOBODY
         self._busy = False
 
     async def fetch(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
@@ -406,11 +411,28 @@ class SqliteConnection:
             for sql in (*sqlite_log.SYSTEM_TABLES, sqlite_log.FIRST_HEAD):
                 await self.fetch(sql)
             await self.commit()
+        if make and not await self.keeps_requests():
+            await self.begin(write=True)
+            await self.keep_requests()
+            await self.commit()
         await self._driver.create_function(sqlite_log.CALLER, 1, self._about_caller)
         for change in (lists.push, lists.add, lists.pull):
             name, function = f"nexus_{change.__name__}", _on_json(change)
             await self._driver.create_function(name, 2, function, deterministic=True)
-        await self.fetch(sqlite_log.STAMP)
+        await self.fetch(sqlite_log.stamp_sql(await self._log_columns()))
+
+    async def keep_requests(self) -> None:
+        """Add their column to a log that was made before they were kept. It takes a transaction."""
+        if not await self.keeps_requests():
+            await self.fetch(sqlite_log.REQUEST)
+
+    async def keeps_requests(self) -> bool:
+        return "request" in await self._log_columns()
+
+    async def _log_columns(self) -> list[str]:
+        return [
+            name for (name,) in await self.fetch("SELECT name FROM pragma_table_info('dataflow_changes')")
+        ]
 
     def _fetch(self, caller: Call | None, sql: str, parameters: Sequence[Any]) -> list[Any]:
         self._serving, self._busy = caller, True
@@ -443,8 +465,10 @@ class SqliteConnection:
         finally:
             self._busy = False
 
-    def _about_caller(self, what: str) -> str | None:
-        return identity(self._serving)[_PARTS[what]] or None
+    def _about_caller(self, part: int) -> str | None:
+        if self._serving is not self._known:
+            self._known, self._who = self._serving, identity(self._serving)
+        return self._who[part] or None
 
 
 def sqlite_from(path: str | None, settings: Settings) -> Sqlite:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections.abc import Iterable
 from typing import Any
 
 from dataflow.fields import Field, Kind
@@ -25,6 +26,7 @@ CHANGES = """CREATE TABLE IF NOT EXISTS dataflow_changes (
   session TEXT,
   run TEXT,
   tenant TEXT,
+  request TEXT,
   at TEXT NOT NULL
 )"""
 HEADS = """CREATE TABLE IF NOT EXISTS dataflow_changes_head (
@@ -39,11 +41,19 @@ _LOOK, _LOOKS = 0.002, 40
 
 CALLER = "nexus_caller"
 # On our own connections only: a function in a trigger that lasts would break every other program's writes.
-STAMP = f"""CREATE TEMP TRIGGER IF NOT EXISTS nexus_stamp AFTER INSERT ON main.dataflow_changes
-WHEN {CALLER}('actor') IS NOT NULL
+WHO = ("actor", "session", "run", "tenant", "request")
+REQUEST = "ALTER TABLE dataflow_changes ADD COLUMN request TEXT"
+
+
+def stamp_sql(columns: Iterable[str]) -> str:
+    """What says who made a change, in a log with these columns: of those of `WHO`, an older one has no
+    request."""
+    known = set(columns)
+    parts = ", ".join(f"{name} = {CALLER}({place})" for place, name in enumerate(WHO) if name in known)
+    return f"""CREATE TEMP TRIGGER IF NOT EXISTS nexus_stamp AFTER INSERT ON main.dataflow_changes
+WHEN {CALLER}(0) IS NOT NULL
 BEGIN
-  UPDATE dataflow_changes SET actor = {CALLER}('actor'), session = {CALLER}('session'),
-    run = {CALLER}('run'), tenant = {CALLER}('tenant') WHERE seq = NEW.seq;
+  UPDATE dataflow_changes SET {parts} WHERE seq = NEW.seq;
 END"""
 
 
@@ -115,7 +125,7 @@ class SqliteLog:
   FROM dataflow_changes_head)"""
 
     def read_sql(self) -> str:
-        return """SELECT seq, model, pk, "row", old, actor, session, run, tenant, at
+        return """SELECT seq, model, pk, "row", old, actor, session, run, tenant, request, at
 FROM dataflow_changes WHERE seq > ? ORDER BY seq LIMIT ?"""
 
     async def seal(self, connection: Any) -> None:

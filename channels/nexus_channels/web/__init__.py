@@ -1,0 +1,1 @@
+"""What HTTP needs around the channels: origins, rates, compression, and the connection itself."""
