@@ -84,7 +84,8 @@ def _run(what: str, command: Sequence[str], *, cwd: str) -> list[str]:
     places = (TOOLS / "bin", TOOLS / "node_modules" / ".bin", os.environ["PATH"])
     path = os.pathsep.join(str(place) for place in places)
     program = shutil.which(command[0], path=path) or command[0]
-    done = subprocess.run([program, *command[1:]], cwd=cwd, env={**os.environ, "PATH": path}, check=False)
+    environment = {**os.environ, "PATH": path, "SCHEMATHESIS_HOOKS": str(HERE / "hooks.py")}
+    done = subprocess.run([program, *command[1:]], cwd=cwd, env=environment, check=False)
     return [] if done.returncode == 0 else [what]
 
 

@@ -145,6 +145,24 @@ class TestDocument:
         assert where["additionalProperties"] is False
         assert {"total", "customer", "$or"} <= set(where["properties"])
 
+    def test_what_writes_takes_a_key(self, document: dict[str, Any]) -> None:
+        key = {"$ref": "#/components/parameters/IdempotencyKey"}
+        taking = {
+            (method, path)
+            for path, item in document["paths"].items()
+            for method, one in item.items()
+            if method in METHODS and key in one.get("parameters", ())
+        }
+        assert {
+            ("post", "/api/orders"),
+            ("delete", "/api/orders/{id}"),
+            ("put", "/api/orders/{id}"),
+        } <= taking
+        assert ("post", "/api/orders:bulk_create") in taking
+        assert not {path for method, path in taking if method == "get" or path.endswith(":count")}
+        headers = document["paths"]["/api/orders"]["post"]["responses"]["201"]["headers"]
+        assert {"Location", "Idempotency-Replayed"} <= set(headers)
+
     def test_what_the_address_says_is_not_in_the_body(self, document: dict[str, Any]) -> None:
         flat = document["components"]["schemas"]["OrderUpdate"]
         assert set(flat["properties"]) == {"total", "customer_id", "note"}

@@ -22,13 +22,14 @@ _NEXT_LINK = {
     "schema": _TEXT,
 }
 _KEY = "IdempotencyKey"
+_PRINTABLE = "^[!-~¡-¬®-ÿ]([ -~¡-¬®-ÿ]*[!-~¡-¬®-ÿ])?$"  # of what a header can hold
 _IDEMPOTENCY_KEY: JsonSchema = {
     "name": "Idempotency-Key",
     "in": "header",
     "description": "What is repeated with the same key and the same body is done once, and answered as it was"
     " then. For another body the key cannot be used (422); while the first request goes on it cannot be"
     " repeated (409).",
-    "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": _PRINTABLE},
 }
 _REPLAYED = {
     "description": "The answer is that of the first request with this key: nothing was done",

@@ -80,4 +80,4 @@ def demands_of(scope: Scope, asked: Asked, operation: Operation, *, recording: b
 
 def _unquoted(key: str) -> str:
     """The draft of the header has it in quotes, most clients send it without."""
-    return key[1:-1] if len(key) > 1 and key[0] == key[-1] == '"' else key
+    return key[1:-1] if len(key) > 2 and key[0] == key[-1] == '"' else key

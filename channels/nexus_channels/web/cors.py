@@ -17,7 +17,7 @@ _MAY_SEND = (
 )
 _MAY_READ = (
     b"ETag, Location, Link, X-Request-ID, RateLimit, RateLimit-Policy, Retry-After, Preference-Applied,"
-    b" Mcp-Session-Id"
+    b" Idempotency-Replayed, Mcp-Session-Id"
 )
 _SECONDS = b"600"
 
