@@ -105,7 +105,7 @@ class Keys:
         return result
 
     def _replies_of(self, operation: Operation) -> Replies:
-        replies = operation.replies or (None if operation.platform else self.replies)
+        replies = operation.replies or (None if operation.platform and not operation.atomic else self.replies)
         if replies is None:
             raise InvalidInput(
                 f"'{operation.name}' has no database in which its answer could be kept: it cannot have an"

@@ -11,7 +11,9 @@ from nexus_channels.openapi.arguments import accepted, alternatives, identity, q
 from nexus_channels.openapi.components import ANYTHING, Components, JsonSchema
 from nexus_channels.openapi.examples import example
 from nexus_channels.openapi.responses import JSON, refusals
+from nexus_channels.openapi.writing import PREFER, patch_of, whole_of, with_preferences
 from nexus_channels.rest.forms import CSV, NDJSON, streams, takes_rows
+from nexus_channels.rest.records import MERGE_PATCH
 
 _RECORD = {"get": ("get",), "update": ("patch", "put"), "delete": ("delete",)}
 _TEXT: JsonSchema = {"type": "string"}
@@ -70,8 +72,27 @@ class Paths:
             if method in ("get", "delete"):
                 self._add(path, method, self._with_query(operation))
             else:
-                name = operation.tool if method == "patch" else f"{operation.tool}_{method}"
-                self._add(path, method, self._with_body(operation, name))
+                self._add(path, method, self._changed(operation, method))
+
+    def _changed(self, operation: Operation, method: str) -> JsonSchema:
+        name = operation.tool if method == "patch" else f"{operation.tool}_{method}"
+        described = self._with_body(operation, name)
+        create = self._registry.verbs(operation.resource).get("create")
+        if create is None or not operation.model:
+            return described
+        made, changed = self._accepted(create), self._accepted(operation)
+        content = described["requestBody"]["content"]
+        if method == "put":
+            whole = {**whole_of(made, changed), "title": name}
+            shared = self._components.add(name, whole)
+            content[JSON] = {"schema": shared, "example": example(whole, self._components)}
+            described["requestBody"]["required"] = "required" in whole
+            described["description"] = "Replace the record: fields that are left out become their defaults."
+        else:
+            patch = {**patch_of(made, changed), "title": f"{name}_merge"}
+            shared = self._components.add(f"{name}_merge", patch)
+            content[MERGE_PATCH] = {"schema": shared, "example": {}}
+        return described
 
     def _add(self, path: str, method: str, described: JsonSchema) -> None:
         self.made.setdefault(path, {})[method] = described
@@ -80,7 +101,8 @@ class Paths:
         described = self._with_body(operation, operation.tool)
         made = described["responses"].pop("200")
         made["description"] = "The record that was created."
-        made["headers"] = {"Location": _LOCATION}
+        made["headers"]["Location"] = _LOCATION
+        described["responses"].pop("204")
         verbs = self._registry.verbs(operation.resource)
         names = [name for name in _RECORD if name in verbs and verbs[name].on_record]
         if names:
@@ -102,7 +124,7 @@ class Paths:
             parameters += self._short(operation)
         described = self._described(operation, operation.tool, body=False)
         if parameters:
-            described["parameters"] = parameters
+            described["parameters"] = [*parameters, *described.get("parameters", ())]
         return described
 
     def _short(self, operation: Operation) -> list[JsonSchema]:
@@ -146,16 +168,19 @@ class Paths:
         if streams(operation) and not body:
             content |= {NDJSON: {"schema": _TEXT}, CSV: {"schema": _TEXT}}
             answered["headers"] = {"Link": _NEXT_LINK}
+        if operation.effect is not Effect.READ:
+            self.parameters["Prefer"] = PREFER
         status = "200"
         if operation.output is None and operation.effect is Effect.DELETE and operation.on_record:
             status, answered = "204", {"description": "Done."}
-        return {
+        made = {
             "operationId": name,
             "tags": [operation.resource or "workflows"],
             "summary": _title(operation, name),
             "description": operation.summary or f"Run {operation.name}.",
             "responses": {status: answered, **refusals(operation, locked=self._locked, body=body)},
         }
+        return with_preferences(operation, made)
 
     def _answer(self, operation: Operation) -> JsonSchema:
         if operation.output is Any:

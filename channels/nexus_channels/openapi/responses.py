@@ -63,6 +63,9 @@ def shared_responses() -> JsonSchema:
     made["Unavailable"]["headers"] = {
         "Retry-After": {"description": "In so many seconds", "schema": {"type": "integer"}}
     }
+    made["UnsupportedMedia"]["headers"] = {
+        "Accept-Patch": {"description": "After a PATCH: what it may be", "schema": {"type": "string"}}
+    }
     made[_OTHER] = _problem("Another failure.", {"status": 500, "code": "NX-500", "title": "Internal error"})
     return made
 
