@@ -147,6 +147,16 @@ async def test_demands_are_made_of_the_whole(app: Nexus) -> None:
     assert await names(app) == ["a", "b"]
 
 
+async def test_is_done_once_under_its_key(app: Nexus) -> None:
+    two = ("products.create", {"name": "a"}), ("products.create", {"name": "b"})
+    first = await batch(app, *two, demands=Demands(key="k"))
+    again = await batch(app, *two, demands=Demands(key="k"))
+    assert again.run_id == first.run_id
+    assert await names(app) == ["a", "b"]
+    with pytest.raises(KeyReused):
+        await batch(app, two[0], demands=Demands(key="k"))
+
+
 async def test_has_a_size(app: Nexus) -> None:
     for count in (0, 101):
         with pytest.raises(InvalidArguments, match="operations"):

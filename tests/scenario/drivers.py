@@ -33,7 +33,8 @@ class Outcome:
 class Driver(Protocol):
     """A way in. `malformed` sends what is no JSON."""
 
-    async def run(self, operation: str, arguments: dict[str, Any]) -> Outcome: ...
+    async def run(self, operation: str, arguments: dict[str, Any], **asked: Any) -> Outcome:
+        """`asked` is `dry_run` or `max_affected`."""
 
     async def malformed(self) -> Outcome: ...
 
@@ -82,9 +83,20 @@ class Rest:
     def __init__(self, client: httpx2.AsyncClient) -> None:
         self._client = client
 
-    async def run(self, operation: str, arguments: dict[str, Any]) -> Outcome:
+    async def run(self, operation: str, arguments: dict[str, Any], **asked: Any) -> Outcome:
+        if asked:
+            wished = {"dry_run": "tx=rollback", "max_affected": f"max-affected={asked.get('max_affected')}"}
+            self._client.headers["prefer"] = ", ".join(wished[name] for name in asked)
+        try:
+            return self._outcome(await self._answer(operation, arguments))
+        finally:
+            self._client.headers.pop("prefer", None)
+
+    async def _answer(self, operation: str, arguments: dict[str, Any]) -> httpx2.Response:
         resource, _, verb = operation.partition(".")
-        if not verb:
+        if operation == "batch":
+            answer = await self._client.post("/api/:batch", json=arguments)
+        elif not verb:
             answer = await self._client.post(f"/api/workflows/{operation}/execute", json=arguments)
         elif verb == "create":
             answer = await self._client.post(f"/api/{resource}", json=arguments)
@@ -98,7 +110,7 @@ class Rest:
             answer = await self._client.request(method, f"/api/{resource}/{arguments.get('id')}", **body)
         else:
             answer = await self._client.post(f"/api/{resource}:{verb}", json=arguments)
-        return self._outcome(answer)
+        return answer
 
     async def malformed(self) -> Outcome:
         answer = await self._client.post(
@@ -124,14 +136,18 @@ class Cli:
     def __init__(self, served: Server) -> None:
         self._served = served
 
-    async def run(self, operation: str, arguments: dict[str, Any]) -> Outcome:
+    async def run(self, operation: str, arguments: dict[str, Any], **asked: Any) -> Outcome:
         resource, _, verb = operation.partition(".")
         words = [resource, verb] if verb else ["run", operation]
+        more = ["--dry-run"] if "dry_run" in asked else []
+        more += ["--max-affected", str(asked["max_affected"])] if "max_affected" in asked else []
+        if operation == "batch":
+            return await self._command(["batch", *more], arguments)
         if verb in ("get", "update", "delete"):
             words.append(str(arguments["id"]))
             arguments = {key: value for key, value in arguments.items() if key != "id"}
         return await self._command(
-            [*words, *(["--yes"] if verb == "delete" else []), "--json", "-"], arguments
+            [*words, *more, *(["--yes"] if verb.endswith("delete") else []), "--json", "-"], arguments
         )
 
     async def malformed(self) -> Outcome:
@@ -156,7 +172,7 @@ class Cli:
             return Outcome(json.loads(out))
         assert out == b""
         described = json.loads(err.splitlines()[0])
-        expected = {"DF-404": 3, "NX-409": 4}.get(described["code"], 2)
+        expected = {"DF-404": 3, "NX-409": 4, "NX-430": 4}.get(described["code"], 2)
         assert process.returncode == expected
         return Outcome(code=described["code"], text=err.decode())
 
@@ -182,8 +198,9 @@ class Mcp:
         self._plain = plain
         self._served = served
 
-    async def run(self, operation: str, arguments: dict[str, Any]) -> Outcome:
-        answer = await self._client.call_tool(operation.replace(".", "_"), arguments)
+    async def run(self, operation: str, arguments: dict[str, Any], **asked: Any) -> Outcome:
+        meta: Any = {f"nexus/{name}": value for name, value in asked.items()} or None
+        answer = await self._client.call_tool(operation.replace(".", "_"), arguments, meta=meta)
         text = answer.content[0].text
         if answer.is_error:
             return Outcome(code=text.split()[0], text=text)
@@ -233,8 +250,8 @@ class Socket:
     def __init__(self, connection: ClientConnection) -> None:
         self._connection = connection
 
-    async def run(self, operation: str, arguments: dict[str, Any]) -> Outcome:
-        frame = {"type": "call", "id": "1", "operation": operation, "arguments": arguments}
+    async def run(self, operation: str, arguments: dict[str, Any], **asked: Any) -> Outcome:
+        frame = {"type": "call", "id": "1", "operation": operation, "arguments": arguments, **asked}
         return await self._exchange(json.dumps(frame))
 
     async def malformed(self) -> Outcome:

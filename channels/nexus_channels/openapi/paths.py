@@ -13,7 +13,9 @@ from nexus_channels.openapi.components import ANYTHING, Components, JsonSchema
 from nexus_channels.openapi.conditions import ETAG, NOT_MODIFIED, PARAMETERS
 from nexus_channels.openapi.examples import example
 from nexus_channels.openapi.responses import JSON, refusals
+from nexus_channels.openapi.writing import PREFER, patch_of, whole_of, with_preferences
 from nexus_channels.rest.forms import CSV, NDJSON, streams, takes_rows
+from nexus_channels.rest.records import MERGE_PATCH
 
 _RECORD = {"get": ("get",), "update": ("patch", "put"), "delete": ("delete",)}
 _TEXT: JsonSchema = {"type": "string"}
@@ -90,8 +92,27 @@ class Paths:
                     described["responses"]["304"] = NOT_MODIFIED
                 self._add(path, method, described)
             else:
-                name = operation.tool if method == "patch" else f"{operation.tool}_{method}"
-                self._add(path, method, self._with_body(operation, name))
+                self._add(path, method, self._changed(operation, method))
+
+    def _changed(self, operation: Operation, method: str) -> JsonSchema:
+        name = operation.tool if method == "patch" else f"{operation.tool}_{method}"
+        described = self._with_body(operation, name)
+        create = self._registry.verbs(operation.resource).get("create")
+        if create is None or not operation.model:
+            return described
+        made, changed = self._accepted(create), self._accepted(operation)
+        content = described["requestBody"]["content"]
+        if method == "put":
+            whole = {**whole_of(made, changed), "title": name}
+            shared = self._components.add(name, whole)
+            content[JSON] = {"schema": shared, "example": example(whole, self._components)}
+            described["requestBody"]["required"] = "required" in whole
+            described["description"] = "Replace the record: fields that are left out become their defaults."
+        else:
+            patch = {**patch_of(made, changed), "title": f"{name}_merge"}
+            shared = self._components.add(f"{name}_merge", patch)
+            content[MERGE_PATCH] = {"schema": shared, "example": {}}
+        return described
 
     def _add(self, path: str, method: str, described: JsonSchema) -> None:
         self.made.setdefault(path, {})[method] = described
@@ -101,6 +122,7 @@ class Paths:
         made = described["responses"].pop("200")
         made["description"] = "The record that was created."
         made["headers"] = {"Location": _LOCATION, **made.get("headers", {})}
+        described["responses"].pop("204", None)
         verbs = self._registry.verbs(operation.resource)
         names = [name for name in _RECORD if name in verbs and verbs[name].on_record]
         if names:
@@ -171,6 +193,8 @@ class Paths:
         if streams(operation) and not body:
             content |= {NDJSON: {"schema": _TEXT}, CSV: {"schema": _TEXT}}
             answered["headers"] = {"Link": _NEXT_LINK}
+        if operation.effect is not Effect.READ:
+            self.parameters["Prefer"] = PREFER
         if operation.tag is not None:
             answered["headers"] = dict(ETAG)
         status = "200"
@@ -188,7 +212,7 @@ class Paths:
         if takes_key(operation):
             self._asked(described, _KEY, _IDEMPOTENCY_KEY)
             answered.setdefault("headers", {})["Idempotency-Replayed"] = _REPLAYED
-        return described
+        return with_preferences(operation, described)
 
     def _answer(self, operation: Operation) -> JsonSchema:
         if operation.output is Any:

@@ -83,6 +83,9 @@ def shared_responses() -> JsonSchema:
             "Retry-After": {"description": "In so many seconds", "schema": {"type": "integer"}}
         }
     made["PreconditionFailed"]["headers"] = ETAG
+    made["UnsupportedMedia"]["headers"] = {
+        "Accept-Patch": {"description": "After a PATCH: what it may be", "schema": {"type": "string"}}
+    }
     made[_OTHER] = _problem("Another failure.", {"status": 500, "code": "NX-500", "title": "Internal error"})
     return made
 
