@@ -1,0 +1,44 @@
+"""Which databases there are to measure on, and how they are left as they were."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from dataflow import DataFlow
+from nexus.errors import NexusError
+
+KINDS = ("sqlite", "postgresql", "mysql")
+
+
+def addresses(folder: Path, wanted: str | None) -> dict[str, str]:
+    """URLs by the kind of database: a file in `folder`, and the servers that the tests use. What is not to
+    be had is left out; `missing` says so."""
+    found = {"sqlite": f"sqlite:///{folder / 'benchmark.db'}"}
+    for kind in KINDS[1:]:
+        if url := os.environ.get(f"NEXUS_TEST_{kind.upper()}_URL"):
+            found[kind] = url
+    return {kind: url for kind, url in found.items() if wanted in (None, kind)}
+
+
+def missing(given: Iterable[str], wanted: str | None) -> list[str]:
+    return [kind for kind in KINDS if kind not in given and wanted in (None, kind)]
+
+
+async def clear(url: str, tables: Iterable[str]) -> None:
+    """Drop these tables, and what is logged of them."""
+    db = DataFlow(url)
+    try:
+        connection = await db.database.pools.writer.take()
+        try:
+            for table in tables:
+                await connection.run(f"DROP TABLE IF EXISTS {table}")
+            for sql in ("DELETE FROM dataflow_changes", "DELETE FROM nexus_runs"):
+                with contextlib.suppress(NexusError):  # there may be none
+                    await connection.run(sql)
+        finally:
+            db.database.pools.writer.give(connection)
+    finally:
+        await db.database.close()
