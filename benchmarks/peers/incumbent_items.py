@@ -16,7 +16,7 @@ from kailash.workflow.builder import WorkflowBuilder
 from nexus import Nexus
 
 port, url = int(sys.argv[1]), sys.argv[2]
-db = DataFlow(url, auto_migrate=True)
+db = DataFlow(url, auto_migrate=True, pool_size=10, max_overflow=20)
 
 
 @db.model
