@@ -108,27 +108,35 @@ async def _compared(
     row: tuple[str, Requests, int, tuple[Target, ...], bool],
 ) -> list[Row]:
     name, requests, connections, targets, logged = row
-    with ExitStack() as stack:
 
-        def measured(candidate: Candidate, child: Child, port: int) -> Measure:
-            lines = [Line(port) for _ in range(connections)]
-            for line in lines:
-                stack.callback(line.close)
-            chosen = candidate if logged else candidate.without_log()
-            following = requests(chosen)
+    def measured(candidate: Candidate, child: Child, port: int) -> Measure:
+        following = requests(candidate if logged else candidate.without_log())
 
-            def once() -> Figures:
-                before = child.cpu()
-                answered, seconds = drive(lines, following, settings.seconds)
-                used = (child.cpu() - before) / answered
-                return {_THROUGHPUT: answered / seconds, _CPU: used * 1e6}
+        def driven(seconds: float) -> tuple[int, float]:
+            # New connections for each round: a server closes those on which it is asked nothing for long.
+            with ExitStack() as stack:
+                lines = [Line(port) for _ in range(connections)]
+                for line in lines:
+                    stack.callback(line.close)
+                return drive(lines, following, seconds)
 
-            if settings.profile and candidate.label in ("floor", "ours"):
-                profiled(
-                    f"{kind}: {name}: {candidate.label}", child.pid, lambda s: drive(lines, following, s)
-                )
-            return once
+        def once() -> Figures:
+            child.check()
+            before = child.cpu()
+            answered, seconds = driven(settings.seconds)
+            used = (child.cpu() - before) / answered
+            return {_THROUGHPUT: answered / seconds, _CPU: used * 1e6}
 
-        measures = {label: measured(*server) for label, server in servers.items()}
-        promised = {_THROUGHPUT: targets, _CPU: targets}
-        return await in_turns(kind, name, measures, settings.rounds, promised, failed)
+        if settings.profile and candidate.label in ("floor", "ours"):
+            profiled(f"{kind}: {name}: {candidate.label}", child.pid, driven)
+        return once
+
+    measures: dict[str, Measure] = {}
+    failed = dict(failed)
+    for label, server in servers.items():
+        try:
+            measures[label] = measured(*server)
+        except Exception as failure:
+            failed[label] = reason_of(failure)
+    promised = {_THROUGHPUT: targets, _CPU: targets}
+    return await in_turns(kind, name, measures, settings.rounds, promised, failed)

@@ -1,43 +1,57 @@
-"""Operations in this process: through the runtime, and the same statement on the bare driver.
-
-The driver's side sends the very statements that ours sent, on the very connection: on SQLite the core that its
-thread happens to run on makes a difference of a factor two.
-"""
+"""Operations in this process: through the runtime, their statements on the bare driver, the incumbent."""
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 from benchmarks.kit.databases import clear
+from benchmarks.kit.driver_work import Work, captured
 from benchmarks.kit.peers import INCUMBENT, python_of
-from benchmarks.kit.processes import asked
-from benchmarks.kit.rounds import Figures, Measure, Row, Target, in_turns, reason_of
+from benchmarks.kit.programs import asked
+from benchmarks.kit.rounds import Figures, Measure, Row, Target, in_turns
 from benchmarks.kit.settings import Settings
 from benchmarks.ours import TABLES, application
-from nexus import LOCAL
+from nexus import LOCAL, Call, Effect, Nexus, operation
 
-_TIMES = {"read by id": 200, "list 20": 100, "create": 60, "update": 60}
+_TIMES = {"get": 200, "list": 100, "create": 60, "update": 60}
+_SHOWN = {"get": "read by id", "list": "list 20"}
 _RECORDS = 500
 _INCUMBENT = "benchmarks/peers/incumbent_operations.py"
-_INCUMBENT_TABLE = "benchmark_incumbents"
-
-Work = Callable[[], Awaitable[Any]]
+_TABLES = (*TABLES, "benchmark_incumbents")
 
 
 async def measure(settings: Settings) -> list[Row]:
-    rows: list[Row] = []
+    rows = await _nothing(settings)
     for kind, url in settings.databases.items():
-        await clear(url, [*TABLES, _INCUMBENT_TABLE])
+        await clear(url, _TABLES)
         try:
             rows += await _compared(settings, kind, url)
         finally:
-            await clear(url, [*TABLES, _INCUMBENT_TABLE])
+            await clear(url, _TABLES)
     return rows
+
+
+async def _nothing(settings: Settings) -> list[Row]:
+    """The way through the runtime alone."""
+    app = Nexus(channels=[])
+
+    @operation(effect=Effect.READ)
+    async def nothing(call: Call) -> None:
+        return None
+
+    app.operation(nothing)
+
+    async def ours() -> Figures:
+        times = settings.times(20_000)
+        begun = time.process_time()
+        for _ in range(times):
+            await app.runtime.invoke("nothing", {}, LOCAL, channel="benchmark")
+        return {"µs CPU": (time.process_time() - begun) / times * 1e6}
+
+    target = {"µs CPU": (Target(at_most=8),)}
+    return await in_turns("-", "invoke, empty operation", {"ours": ours}, settings.rounds, target)
 
 
 async def _compared(settings: Settings, kind: str, url: str) -> list[Row]:
@@ -45,29 +59,32 @@ async def _compared(settings: Settings, kind: str, url: str) -> list[Row]:
     db, app = application(url, channels=[])
     async with app.running(), asked(_INCUMBENT, url, python=lambda: python_of(INCUMBENT)) as incumbent:
 
-        async def run(name: str, /, **arguments: object) -> Any:
-            return await app.runtime.invoke(f"benchmark_items.{name}", arguments, LOCAL, channel="benchmark")
+        async def run(verb: str, /, **arguments: object) -> Any:
+            return await app.runtime.invoke(f"benchmark_items.{verb}", arguments, LOCAL, channel="benchmark")
 
         for number in range(_RECORDS):
             await run("create", name=f"item {number}", price=number / 3, stock=number)
-        first = (await run("get", id=1)).id
         numbers = itertools.count()
         ours: dict[str, Work] = {
-            "read by id": lambda: run("get", id=first),
-            "list 20": lambda: run("list", limit=20),
+            "get": lambda: run("get", id=1),
+            "list": lambda: run("list", limit=20),
             "create": lambda: run("create", name="new", price=1.5, stock=2),
-            "update": lambda: run("update", id=first, stock=next(numbers)),
+            "update": lambda: run("update", id=1, stock=next(numbers)),
         }
-        assert (await ours["update"]()).id == first
-        assert len((await ours["list 20"]()).records) == 20
-        for name, work in ours.items():
-            times = settings.times(_TIMES[name])
-            bare = await _captured(work, db.database.dialect)
+        await ours["update"]()
+        if (await ours["get"]()).stock != 0 or len((await ours["list"]()).records) != 20:
+            raise AssertionError("ours answers wrongly")
+        for verb, work in ours.items():
+            times = settings.times(_TIMES[verb])
+            bare = await captured(work, db.database.dialect)
             candidates: dict[str, Measure] = {"driver": _timed(bare, times), "ours": _timed(work, times)}
+            failed = {}
             if incumbent.failed is None:
-                candidates[INCUMBENT] = _from(incumbent, f"{name.replace(' ', '-')} {times}")
-            failed = {} if incumbent.failed is None else {INCUMBENT: incumbent.failed}
+                candidates[INCUMBENT] = incumbent.measuring(f"{verb} {max(1, times // 10)}")
+            else:
+                failed[INCUMBENT] = incumbent.failed
             promised = {"µs": (Target(INCUMBENT, 20),)}
+            name = _SHOWN.get(verb, verb)
             rows += await in_turns(kind, name, candidates, settings.rounds * 2, promised, failed)
     return rows
 

@@ -38,6 +38,8 @@ class Driver(Protocol):
 
     async def write(self, sql: str, values: Sequence[Any] = ()) -> list[Any]: ...
 
+    async def close(self) -> None: ...
+
 
 class Slots:
     """Connections that are opened when first needed; the one that was used last is used first."""
@@ -50,6 +52,12 @@ class Slots:
     async def take(self) -> Any:
         await self._turns.acquire()
         return self._free.pop() if self._free else await self._open_one()
+
+    async def close(self) -> None:
+        for connection in self._free:
+            closed = connection.close()
+            if closed is not None:  # one of the drivers does it at once
+                await closed
 
     def give(self, connection: Any) -> None:
         self._free.append(connection)
@@ -88,6 +96,10 @@ class Sqlite:
 
     async def write(self, sql: str, values: Sequence[Any] = ()) -> list[Any]:
         return await _fetched(self._writer, sql, values)
+
+    async def close(self) -> None:
+        await self._readers.close()
+        await self._writer.close()
 
 
 async def _fetched(slots: Slots, sql: str, values: Sequence[Any]) -> list[Any]:
@@ -137,6 +149,9 @@ class Postgresql:
             self._slots.give(connection)
 
     write = read
+
+    async def close(self) -> None:
+        await self._slots.close()
 
 
 class Mysql:
@@ -197,6 +212,9 @@ class Mysql:
             self._slots.give(connection)
 
     write = read
+
+    async def close(self) -> None:
+        await self._slots.close()
 
 
 def driver_for(url: str) -> Driver:

@@ -31,6 +31,7 @@ class Application:
             await self._items.open()
             await send({"type": "lifespan.startup.complete"})
             await receive()
+            await self._items.close()
             await send({"type": "lifespan.shutdown.complete"})
             return
         try:

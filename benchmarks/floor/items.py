@@ -60,6 +60,9 @@ class Items:
             f" created_at {moment} NOT NULL, updated_at {moment} NOT NULL)"
         )
 
+    async def close(self) -> None:
+        await self._driver.close()
+
     async def get(self, key: int) -> Item | None:
         rows = await self._driver.read(self._by_id, (key,))
         return Item(*self._from_row(rows[0])) if rows else None

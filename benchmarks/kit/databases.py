@@ -35,9 +35,12 @@ async def clear(url: str, tables: Iterable[str]) -> None:
         try:
             for table in tables:
                 await connection.run(f"DROP TABLE IF EXISTS {table}")
-            for sql in ("DELETE FROM dataflow_changes", "DELETE FROM nexus_runs"):
-                with contextlib.suppress(NexusError):  # there may be none
-                    await connection.run(sql)
+                for sql in (
+                    f"DELETE FROM dataflow_changes WHERE model = '{table}'",
+                    f"DROP SEQUENCE IF EXISTS {table}_id_seq",
+                ):
+                    with contextlib.suppress(NexusError):  # there may be none, or no such thing at all
+                        await connection.run(sql)
         finally:
             db.database.pools.writer.give(connection)
     finally:

@@ -24,6 +24,11 @@ def has_two_cores() -> bool:
     return len(_cores) > 1
 
 
+def first_core() -> int | None:
+    """Where servers run, if there is another for the load."""
+    return _cores[0] if has_two_cores() else None
+
+
 def pin_here() -> None:
     """Keep this process, which makes the load, away from the core of the servers."""
     if has_two_cores():

@@ -21,7 +21,7 @@ from advanced_alchemy.extensions.litestar import (
 )
 from litestar import Controller, Litestar, get, patch, post
 from litestar.params import Dependency
-from sqlalchemy import event
+from sqlalchemy import String, event
 from sqlalchemy.orm import Mapped, mapped_column
 
 from benchmarks.peers.serving import asynchronous, serve
@@ -29,11 +29,11 @@ from benchmarks.peers.serving import asynchronous, serve
 
 class ItemModel(base.BigIntAuditBase):
     __tablename__ = "benchmark_litestar"
-    name: Mapped[str] = mapped_column()
+    name: Mapped[str] = mapped_column(String(255))
     price: Mapped[float] = mapped_column(default=0.0)
     stock: Mapped[int] = mapped_column(default=0)
     active: Mapped[bool] = mapped_column(default=True)
-    note: Mapped[str | None] = mapped_column(default=None)
+    note: Mapped[str | None] = mapped_column(String(255), default=None)
 
 
 class Item(msgspec.Struct):

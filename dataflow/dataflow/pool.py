@@ -29,8 +29,8 @@ C = TypeVar("C", bound=Closable)
 @dataclass(frozen=True, slots=True)
 class Care:
     """How connections are kept. `overflow` more than there are slots are opened while they are needed, and
-    closed half a minute after it: a new connection costs more than many statements. One older than `recycle` seconds is replaced. `ping` says, at each
-    taking, whether a connection still lives."""
+    closed half a minute after it: a new connection costs more than many statements. One older than `recycle`
+    seconds is replaced. `ping` says, at each taking, whether a connection still lives."""
 
     patience: float = 30.0
     overflow: int = 0
