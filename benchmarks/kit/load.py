@@ -35,6 +35,15 @@ class Line:
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=30)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.received = b""
+        self._head = b""
+
+    def header(self, name: bytes) -> bytes:
+        """Of the last answer. Raises LookupError."""
+        for line in self._head.split(b"\r\n")[1:]:
+            given, _, value = line.partition(b":")
+            if given.strip() == name:
+                return value.strip()
+        raise LookupError(f"there is no header {name.decode()}")
 
     def ask(self, wanted: bytes) -> Answer:
         """Send a request and wait for its answer."""
@@ -55,7 +64,8 @@ class Line:
         end = data.find(b"\r\n\r\n")
         if end < 0:
             return None
-        head = data[:end].lower()
+        self._head = data[:end]
+        head = self._head.lower()
         place = head.find(b"\r\ncontent-length:")
         if place < 0:
             return self._taken_in_chunks(head, end + 4)
