@@ -24,7 +24,7 @@ from benchmarks.kit.processes import has_two_cores, pin_here
 from benchmarks.kit.rounds import Row, reason_of
 from benchmarks.kit.settings import Settings
 
-AREAS = ("http", "operations", "bulk", "mcp")
+AREAS = ("http", "operations", "bulk", "mcp", "workflows")
 
 
 def main() -> int:
