@@ -24,7 +24,7 @@ from benchmarks.kit.processes import has_two_cores, pin_here
 from benchmarks.kit.rounds import Row, reason_of
 from benchmarks.kit.settings import Settings
 
-AREAS = ("http", "operations", "bulk", "mcp", "workflows")
+AREAS = ("http", "operations", "bulk", "feed", "mcp", "workflows", "start", "growth")
 
 
 def main() -> int:
@@ -67,7 +67,7 @@ def _measured(area: str, settings: Settings, *, as_json: bool, write: bool) -> i
             print(json.dumps(report.as_json(area, row)), flush=True)
     else:
         print(f"\n== {area} ({time.monotonic() - begun:.0f} s)")
-        for line in report.lines(rows):
+        for line in report.brief(rows) if settings.quick else report.lines(rows):
             print(line, flush=True)
     if write:
         document.write(area, rows)

@@ -115,4 +115,14 @@ def serving(module: str, *arguments: str, python: str | Path = sys.executable) -
             if time.monotonic() > deadline:
                 raise TimeoutError(f"did not answer within {PATIENCE:g} s: {child.said}")
             time.sleep(0.05)
+        _settle(child)
         yield child, port
+
+
+def _settle(child: Child) -> None:
+    """Wait until it loads nothing more beside its serving; not for ever."""
+    until = time.monotonic() + 8
+    before = -1.0
+    while (used := child.cpu()) - before > 0.02 and time.monotonic() < until:
+        before = used
+        time.sleep(0.3)

@@ -8,6 +8,14 @@ from typing import Any
 from benchmarks.kit.rounds import Row, Spread
 
 
+def brief(rows: Iterable[Row]) -> Iterator[str]:
+    """Who answered rightly; nothing of how quickly."""
+    for row in rows:
+        yield f"{row.database:<11} {row.name:<42} {row.unit:<11} {', '.join(row.taken)}"
+        for name, reason in row.failed.items():
+            yield f"{'':<11} {'':<42} {name}: {reason}"
+
+
 def lines(rows: Iterable[Row]) -> Iterator[str]:
     """For a terminal: a row, then how fast ours is for each of the others."""
     for row in rows:

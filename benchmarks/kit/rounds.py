@@ -90,12 +90,12 @@ async def in_turns(
     failed: Mapping[str, str] | None = None,
 ) -> list[Row]:
     """A row for each unit. Each candidate has a turn in each round, in the order of the last one reversed,
-    after one round that warms up and is not counted. One that fails has no figures, and a reason; the others
-    go on."""
+    after one round that warms up and is not counted, where there is more than one. One that fails has no
+    figures, and a reason; the others go on."""
     taken: dict[str, dict[str, list[float]]] = {}
     reasons = dict(failed or {})
     order = list(candidates)
-    for number in range(rounds + 1):
+    for number in range(0 if rounds > 1 else 1, rounds + 1):
         for candidate in order if number % 2 else reversed(order):
             if candidate in reasons:
                 continue
