@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,7 +33,7 @@ class Candidate:
     unlogged: str | None = None
 
     def command(self) -> str | Path:
-        """Its interpreter. Raises FileNotFoundError where it is not installed."""
+        """Its interpreter. Raises NotInstalled where it is not installed."""
         check_installed(*self.packages)
         return python_of(self.label)
 
@@ -155,4 +154,3 @@ _ALL = (
 )
 CANDIDATES = {candidate.label: candidate for candidate in _ALL}
 TABLES = tuple(table for candidate in _ALL for table in candidate.tables)
-Reader = Callable[[Answer], Any]

@@ -10,20 +10,23 @@ from benchmarks.kit.processes import ROOT
 
 INCUMBENT = "kailash"
 _OWN_PYTHON = ROOT / ".venv-incumbent" / "bin" / "python"
-_NOT_HERE = "not installed here"
+
+
+class NotInstalled(Exception):
+    """What to be compared with is missing."""
 
 
 def python_of(candidate: str) -> str | Path:
-    """The interpreter that runs a candidate. Raises FileNotFoundError where its environment is missing."""
+    """The interpreter that runs a candidate. Raises NotInstalled where its environment is missing."""
     if candidate != INCUMBENT:
         return sys.executable
     if not _OWN_PYTHON.exists():
-        raise FileNotFoundError(_NOT_HERE)
+        raise NotInstalled("not installed here")
     return _OWN_PYTHON
 
 
 def check_installed(*packages: str) -> None:
-    """Raises FileNotFoundError for what is not installed in this environment."""
+    """Raises NotInstalled for what is not installed in this environment."""
     absent = [package for package in packages if importlib.util.find_spec(package) is None]
     if absent:
-        raise FileNotFoundError(_NOT_HERE)
+        raise NotInstalled("not installed here")
