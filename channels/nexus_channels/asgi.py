@@ -15,6 +15,7 @@ from nexus.errors import (
     Malformed,
     MethodNotAllowed,
     NexusError,
+    PreconditionFailed,
     TooLarge,
     Unauthenticated,
     Unavailable,
@@ -28,7 +29,7 @@ Reply: TypeAlias = tuple[int, bytes, list[Header]]
 """Status, body and headers but for the length."""
 
 JSON: Header = (b"content-type", b"application/json")
-_PROBLEM: Header = (b"content-type", b"application/problem+json")
+PROBLEM: Header = (b"content-type", b"application/problem+json")
 _RETRY_AFTER = b"1"
 _MOST_ARGUMENTS = 200
 
@@ -40,7 +41,7 @@ class Disconnected(Exception):
 async def answer(send: Send, reply: Reply, *, head: bool = False) -> None:
     """Send a whole response; of a HEAD request's only the headers."""
     status, body, headers = reply
-    if status != 204:
+    if status not in (204, 304):
         headers.append((b"content-length", b"%d" % len(body)))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": b"" if head else body})
@@ -58,11 +59,13 @@ def reply_problem(failure: NexusError, status: int | None = None) -> Reply:
         "status": status,
         **failure.describe(),
     }
-    headers = [_PROBLEM]
+    headers = [PROBLEM]
     if isinstance(failure, Unauthenticated):
         headers.append((b"www-authenticate", b"Bearer"))
     elif isinstance(failure, Unavailable):
         headers.append((b"retry-after", _RETRY_AFTER))
+    elif isinstance(failure, PreconditionFailed) and failure.etag is not None:
+        headers.append((b"etag", failure.etag.encode()))
     elif isinstance(failure, MethodNotAllowed):
         headers.append((b"allow", allow(failure.allowed)))
     return status, msgspec.json.encode(document), headers
@@ -119,11 +122,57 @@ async def read_body(scope: Scope, receive: Receive, limit: int, *, rows: bool = 
     return body
 
 
+def route_path(scope: Scope) -> str:
+    """The path below what the application is mounted at, decoded."""
+    path: str = scope["path"]
+    root = scope.get("root_path")
+    return path.removeprefix(root) or "/" if root else path
+
+
 def path_below(scope: Scope) -> str:
     """The address below the channel, still percent-encoded, so that an id may hold a slash."""
+    root: str = scope.get("root_path", "")
     raw: bytes | None = scope.get("raw_path")
-    path = urllib.parse.quote(scope["path"]) if raw is None else raw.decode("latin-1")
-    return path[len(scope.get("root_path", "")) :]
+    if raw is None:
+        return urllib.parse.quote(scope["path"].removeprefix(root))
+    path = raw.decode("latin-1")
+    return path[len(root) :] if path.startswith(root) else _below_encoded(path, root)
+
+
+def _below_encoded(path: str, root: str) -> str:
+    """Where what is above the channel is percent-encoded, too."""
+    end = 0
+    while end < len(path):
+        after = path.find("/", end + 1)
+        end = len(path) if after < 0 else after
+        if urllib.parse.unquote(path[:end]) == root:
+            return path[end:]
+    return ""
+
+
+def root_of(scope: Scope) -> str:
+    """What addresses begin with, percent-encoded."""
+    root: str = scope.get("root_path", "")
+    return urllib.parse.quote(root) if root else root
+
+
+def rooted(scope: Scope) -> Scope:
+    """The scope with a path that begins with its `root_path`, as ASGI has it. Behind a proxy that takes a
+    prefix away it may stand in the root alone: servers and FastAPI(root_path=…) leave it at that."""
+    root: str = scope.get("root_path", "")
+    if not root or _is_below(scope["path"], root):
+        return scope
+    for taken in (scope.get("app_root_path", ""), root):
+        if taken and _is_below(taken + scope["path"], root):
+            whole = {**scope, "path": taken + scope["path"]}
+            if raw := scope.get("raw_path"):
+                whole["raw_path"] = urllib.parse.quote(taken).encode() + raw
+            return whole
+    return scope
+
+
+def _is_below(path: str, root: str) -> bool:
+    return path.startswith(root) and path[len(root) : len(root) + 1] in ("", "/")
 
 
 def unquoted(text: str) -> str:

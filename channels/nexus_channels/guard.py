@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import ipaddress
 import itertools
 import os
 import re
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from nexus.config import is_loopback
 from nexus.errors import Forbidden, Misdirected, NexusError, Unavailable
 from nexus.session import Sessions
-from nexus_channels.asgi import refuse, unexpected
+from nexus_channels.asgi import refuse, route_path, unexpected
 from nexus_channels.pages import PAGES
 
 OPEN_PATHS = frozenset({"/", "/livez", "/readyz", "/health", "/ready", *PAGES})
@@ -32,9 +35,14 @@ class Guard:
     An exception that comes out of the application is logged here and answered with a problem.
     """
 
-    def __init__(self, app: ASGIApp, sessions: Sessions) -> None:
+    def __init__(
+        self, app: ASGIApp, sessions: Sessions, *, is_open: Callable[[Scope], bool] = lambda _: False
+    ) -> None:
+        """`is_open` says which addresses beside OPEN_PATHS are answered without a credential; one that is
+        shown there is looked at."""
         self._app = app
         self._sessions = sessions
+        self._is_open = is_open
         self._prefix = os.urandom(6).hex().encode() + b"-"
         self._numbers = itertools.count(1)
         self.closing = False
@@ -60,8 +68,8 @@ class Guard:
 
         try:
             self._check_origin(scope, headers)
-            if scope["path"] not in OPEN_PATHS:
-                scope["nexus.session"] = await self._sessions.resolve(_credential(headers))
+            if route_path(scope) not in OPEN_PATHS:
+                await self._identify(scope, headers)
         except NexusError as failure:
             await refuse(scope, receive, identified, failure)
             return
@@ -77,12 +85,21 @@ class Guard:
             if not started:
                 await refuse(scope, receive, identified, problem)
 
+    async def _identify(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
+        credential = _credential(headers)
+        if credential is not None or self._sessions.open or not self._is_open(scope):
+            scope["nexus.session"] = await self._sessions.resolve(credential)
+
     def _check_origin(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
         """Raises for a request that a page of another site may have made.
 
         Without credentials it is the Host header that tells: a name that such a page's owner has
         pointed at this machine is not a name of this machine."""
         host = headers.get(b"host", b"")
+        if self._sessions.open and _is_elsewhere(scope.get("client")):
+            raise Forbidden(
+                "Without an API key this server answers to its own machine only.", remedy="Set NEXUS_API_KEY."
+            )
         if self._sessions.open and not _names_loopback(host):
             raise Misdirected(
                 f"This server does not answer to the host '{host.decode('latin-1')[:80]}'.",
@@ -96,6 +113,21 @@ class Guard:
             )
         if headers.get(b"sec-fetch-site") == b"cross-site" and scope.get("method") not in _SAFE:
             raise Forbidden("A page of another site may not use this server.")
+
+
+def _is_elsewhere(client: Sequence[Any] | None) -> bool:
+    """Whether a request comes from another machine. Our own server listens where none can ask; others do
+    what they are told."""
+    return client is not None and _is_foreign(client[0])
+
+
+@functools.lru_cache(maxsize=256)
+def _is_foreign(address: str) -> bool:
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:
+        return False  # a test's client, or one of a unix socket
+    return not (getattr(found, "ipv4_mapped", None) or found).is_loopback
 
 
 def _credential(headers: dict[bytes, bytes]) -> str | None:

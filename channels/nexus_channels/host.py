@@ -12,29 +12,69 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from nexus.app import Nexus
 from nexus.channel import Channel
-from nexus.errors import ConfigurationError, MethodNotAllowed, NotFound
+from nexus.errors import ConfigurationError, MethodNotAllowed, NotFound, Unavailable
 from nexus_channels import asyncapi
-from nexus_channels.asgi import JSON, Reply, allow, answer, refuse, reply_json
+from nexus_channels.asgi import JSON, Reply, allow, answer, refuse, reply_json, root_of, rooted, route_path
+from nexus_channels.beside import Beside
 from nexus_channels.guard import Guard
+from nexus_channels.mcp.channel import McpChannel
 from nexus_channels.openapi.serving import described, release
 from nexus_channels.pages import pages
+from nexus_channels.readiness import Readiness
 
 Page: TypeAlias = Callable[[Scope], Awaitable[Reply]]
 
 
-def build_host(app: Nexus) -> ASGIApp:
-    """What any ASGI server can serve; ours does."""
-    return Guard(Host(app), app.sessions)
+class Application:
+    """What any ASGI server can serve, and any ASGI application mount; ours serves it.
+
+    A server that speaks the lifespan protocol starts and ends what it needs. What it is mounted into
+    does not, and takes `lifespan` as its own: `FastAPI(lifespan=mounted.lifespan)`. `mcp_port` is a port of
+    the server on which there is MCP and nothing else.
+    """
+
+    def __init__(self, app: Nexus, *, mcp_port: int | None = None) -> None:
+        self.host = Host(app)
+        beside = self.host.beside
+        inside = beside.wrap(self.host)
+        if mcp_port is not None:
+            inside = McpPort(inside, mcp_port)
+        self.guard = Guard(inside, app.sessions, is_open=beside.is_open)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self.host(scope, receive, send)
+        else:
+            await self.guard(rooted(scope), receive, send)
+
+    @asynccontextmanager
+    async def lifespan(self, outer: object = None) -> AsyncIterator[None]:
+        """To be entered by the application that this is mounted into, which gives itself."""
+        async with self.host.running():
+            yield
+
+
+class McpPort:
+    """A port on which there is MCP and nothing else."""
+
+    def __init__(self, app: ASGIApp, port: int) -> None:
+        self._app = app
+        self._port = port
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if (scope.get("server") or (None, None))[1] == self._port and route_path(scope) != McpChannel.path:
+            nothing = NotFound(f"On this port there is nothing but '{McpChannel.path}'.")
+            await refuse(scope, receive, send, nothing)
+        else:
+            await self._app(scope, receive, send)
 
 
 class Host:
-    """The channels of an application at their paths, and the few addresses that belong to none.
-
-    A server that speaks the lifespan protocol starts and ends what they need; another enters
-    `running`.
-    """
+    """The channels of an application at their paths, the few addresses that belong to none, and what
+    the application has beside them."""
 
     def __init__(self, app: Nexus) -> None:
+        app.check_servable()
         self.app = app
         self.channels = app.load_channels()
         self._router = Router(
@@ -47,30 +87,48 @@ class Host:
         for path in paths:
             if not path.startswith("/") or path.endswith("/") or paths.count(path) > 1:
                 raise ConfigurationError(f"No channel, or no other, can be at '{path}'.")
+        self._readiness = Readiness(app)
         self._described = described(app)
         self._pages: dict[str, Page] = {
             **{path: self._json(content) for path, content in _STATES.items()},
             **{path: file.reply for path, file in pages().items()},
+            "/readyz": self._ready,
+            "/ready": self._ready,
             "/openapi.json": self._document,
         }
+        self.beside = Beside(app.beside, paths, self._pages)
+        self._entered = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._router.app(scope, receive, send)
+        if self._entered or scope["type"] == "lifespan":
+            await self._router.app(scope, receive, send)
+        else:
+            await refuse(scope, receive, send, Unavailable("The application has not started.", remedy=_START))
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """The application's and every channel's own lifespan."""
+        """The application's lifespan, every channel's own, and those of what is mounted here."""
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self.app.running())
+            stack.push_async_callback(self._readiness.close)
             for channel in self.channels:
                 await stack.enter_async_context(channel.running())
+            await stack.enter_async_context(self.beside.running())
+            self._entered += 1
+            stack.callback(self._left)
             yield
 
+    def _left(self) -> None:
+        self._entered -= 1
+
     async def _own(self, scope: Scope, receive: Receive, send: Send) -> None:
-        page = self._pages.get(scope["path"])
+        page = self._pages.get(route_path(scope))
         if page is None or scope["type"] != "http":
+            if found := self.beside.find(scope):
+                await found(scope, receive, send)
+                return
             nothing = f"There is nothing at '{scope['path'][:200]}'."
-            await refuse(scope, receive, send, NotFound(nothing, remedy="See '/'."))
+            await refuse(scope, receive, send, NotFound(nothing, remedy=f"See '{root_of(scope)}/'."))
         elif scope["method"] == "OPTIONS":
             await answer(send, (204, b"", [(b"allow", allow(_METHODS))]))
         elif scope["method"] not in _METHODS:
@@ -80,21 +138,25 @@ class Host:
         else:
             try:
                 reply = await page(scope)
-            except NotFound as missing:
-                await refuse(scope, receive, send, missing)
+            except (NotFound, Unavailable) as failure:
+                await refuse(scope, receive, send, failure)
                 return
             await answer(send, reply, head=scope["method"] == "HEAD")
 
     async def _document(self, scope: Scope) -> Reply:
-        root = scope.get("root_path", "")
+        root = root_of(scope)
         made = self._described.known(root)
         if made is None:
             made = await asyncio.to_thread(self._described.document, root)
         return 200, made, [JSON, (b"cache-control", b"no-cache")]
 
-    def _json(self, content: Callable[[Host], object]) -> Page:
+    async def _ready(self, scope: Scope) -> Reply:
+        await self._readiness.check()
+        return reply_json({"status": "ok", "channels": [channel.name for channel in self.channels]})
+
+    def _json(self, content: Callable[[Host, str], object]) -> Page:
         async def page(scope: Scope) -> Reply:
-            return reply_json(content(self))
+            return reply_json(content(self, root_of(scope)))
 
         return page
 
@@ -120,35 +182,33 @@ class ChannelRoute(BaseRoute):
         await self._channel(scope, receive, send)
 
 
-def _index(host: Host) -> dict[str, object]:
+def _index(host: Host, root: str) -> dict[str, object]:
     return {
         "title": host.app.title,
         "version": release(),
-        "channels": {channel.name: channel.path for channel in host.channels},
+        "channels": {channel.name: root + channel.path for channel in host.channels},
     }
 
 
-def _frames(host: Host) -> dict[str, object]:
+def _frames(host: Host, root: str) -> dict[str, object]:
     for channel in host.channels:
         if channel.name == "websocket":
-            return asyncapi.describe(host.app, release(), channel.path)
-    raise NotFound("The websocket is not served here.", remedy="See '/'.")
+            return asyncapi.describe(host.app, release(), root + channel.path)
+    raise NotFound("The websocket is not served here.", remedy=f"See '{root}/'.")
 
 
-def _live(host: Host) -> dict[str, object]:
+def _live(host: Host, root: str) -> dict[str, object]:
     return {"status": "ok"}
 
 
-def _ready(host: Host) -> dict[str, object]:
-    return {"status": "ok", "channels": [channel.name for channel in host.channels]}
-
-
 _METHODS = ("GET", "HEAD", "OPTIONS")
-_STATES: dict[str, Callable[[Host], object]] = {
+_START = (
+    "A server must speak the lifespan protocol. What this is mounted into takes it over:"
+    " FastAPI(lifespan=mounted.lifespan), or `async with mounted.lifespan():` in its own."
+)
+_STATES: dict[str, Callable[[Host, str], object]] = {
     "/": _index,
     "/livez": _live,
     "/health": _live,
-    "/readyz": _ready,
-    "/ready": _ready,
     "/asyncapi.json": _frames,
 }

@@ -22,8 +22,8 @@ import uvicorn
 from nexus.app import Nexus
 from nexus.config import is_loopback
 from nexus.errors import ConfigurationError
-from nexus_channels.guard import Guard
-from nexus_channels.host import Host
+from nexus_channels.host import Application
+from nexus_channels.mcp.channel import McpChannel
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _LONGEST_FRAME = 4
@@ -44,29 +44,29 @@ def serve(app: Nexus, *, host: str | None = None, port: int | None = None) -> No
     and for an address that cannot be listened on."""
     if not logging.getLogger().handlers:
         logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    listener = _listen(app, host, port)
-    server = _Server(app, listener, announce=_announce)
-    with listener:
-        server.run(sockets=[listener])
-    server.finished()
+    with contextlib.ExitStack() as stack:
+        listeners = _listen_all(app, host, port, stack)
+        server = _Server(app, listeners, announce=_announce)
+        server.run(sockets=listeners)
+        server.finished()
 
 
 @asynccontextmanager
 async def running_server(app: Nexus, *, host: str | None = None, port: int | None = 0) -> AsyncIterator[str]:
     """Serve in the running event loop for as long as the context is open; gives the base URL."""
-    listener = _listen(app, host, port)
-    started = asyncio.Event()
-    server = _Server(app, listener, announce=lambda _: started.set(), signals=False)
-    serving = asyncio.create_task(server.serve(sockets=[listener]))
-    serving.add_done_callback(lambda _: started.set())
-    try:
-        await started.wait()
-        if not serving.done():
-            yield server.base_url
-    finally:
-        server.should_exit = True
-        await serving
-        listener.close()
+    with contextlib.ExitStack() as stack:
+        listeners = _listen_all(app, host, port, stack)
+        started = asyncio.Event()
+        server = _Server(app, listeners, announce=lambda _: started.set(), signals=False)
+        serving = asyncio.create_task(server.serve(sockets=listeners))
+        serving.add_done_callback(lambda _: started.set())
+        try:
+            await started.wait()
+            if not serving.done():
+                yield server.base_url
+        finally:
+            server.should_exit = True
+            await serving
 
 
 class _Server(uvicorn.Server):
@@ -75,21 +75,24 @@ class _Server(uvicorn.Server):
     def __init__(
         self,
         app: Nexus,
-        listener: socket.socket,
+        listeners: list[socket.socket],
         *,
         announce: Callable[[_Server], None],
         signals: bool = True,
     ) -> None:
         self.app = app
-        self.host = Host(app)
-        self.base_url = _url(listener)
+        mcp_port = listeners[1].getsockname()[1] if len(listeners) > 1 else None
+        served = Application(app, mcp_port=mcp_port)
+        self.host = served.host
+        self.base_url = _url(listeners[0])
+        self.mcp_url = _url(listeners[1]) if len(listeners) > 1 else ""
         self._announce = announce
         self._signals = signals
-        self._guard = Guard(self.host, app.sessions)
+        self._guard = served.guard
         self._deadline: threading.Timer | None = None
         super().__init__(
             uvicorn.Config(
-                self._guard,
+                served,
                 loop="uvloop" if sys.platform != "win32" else "asyncio",
                 http="httptools",
                 ws="websockets-sansio",
@@ -177,9 +180,20 @@ def _end() -> None:
     os._exit(0)
 
 
-def _listen(app: Nexus, host: str | None, port: int | None) -> socket.socket:
+def _listen_all(
+    app: Nexus, host: str | None, port: int | None, stack: contextlib.ExitStack
+) -> list[socket.socket]:
+    """The port of everything, and the one that MCP has of its own, if any."""
     host = app.settings.host if host is None else host
-    port = app.settings.port if port is None else port
+    ports = [app.settings.port if port is None else port]
+    if app.settings.mcp_port is not None:
+        if McpChannel.name not in app.channels:
+            raise ConfigurationError("mcp_port is given, and MCP is not served.", remedy="Leave it out.")
+        ports.append(app.settings.mcp_port)
+    return [stack.enter_context(_listen(app, host, one)) for one in ports]
+
+
+def _listen(app: Nexus, host: str, port: int) -> socket.socket:
     if app.sessions.open and not is_loopback(host):
         raise ConfigurationError(
             f"Without an API key, '{host}' would let in everybody who can reach it.",
@@ -222,6 +236,8 @@ def _announce(server: _Server) -> None:
     print(f"Serving {server.app.title} on {server.base_url}", file=sys.stderr)
     for channel in server.host.channels:
         print(f"  {channel.hint(server.base_url)}", file=sys.stderr)
+    if server.mcp_url:
+        print(f"  {'MCP':<10} {server.mcp_url}{McpChannel.path} (the same)", file=sys.stderr)
     print(f"  {'CLI':<10} {_cli_hint(server.app)}", file=sys.stderr, flush=True)
 
 

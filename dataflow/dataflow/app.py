@@ -24,6 +24,8 @@ from dataflow.nodes import BaseDataFlowNode, model_operations
 from dataflow.nodes.own import node_of_class, node_of_function
 from dataflow.options import PREFIX, options_from
 from dataflow.records import TableRecords
+from dataflow.relations import Relations
+from dataflow.replies import TableReplies
 from dataflow.schema import SchemaCache, SchemaMode
 from dataflow.store import Store
 from dataflow.sync import SyncDataFlow
@@ -34,6 +36,7 @@ from nexus.instances import announce, withdraw
 from nexus.operation import Effect, Operation
 from nexus.policy import Policy
 from nexus.registry import Registry
+from nexus.runs.record import RUNS
 from nexus.runtime import Runtime
 from nexus.session import tenant
 
@@ -99,6 +102,8 @@ class DataFlow(Direct):
         self.aggregates = Aggregates(self.database)
         self._records = self._platform_records(system_url)
         self._models: dict[str, Model] = {}
+        self.replies = TableReplies(self.database, self._models)
+        self._relations = Relations(self._models)
         self._made: dict[str, list[Operation]] = {}
         self._own: list[Operation] = []
         self._runtimes: list[Runtime] = []
@@ -142,7 +147,7 @@ class DataFlow(Direct):
         if url is None and self.database.mode is SchemaMode.EXISTING:
             url = SYSTEM_URL
         self._system = self.database if url is None else Database(dialect_for(url))
-        return TableRecords(self._system)
+        return TableRecords(self._system, (RUNS,))
 
     def model(self, cls: T | None = None, *, strict: bool = False, skip_validation: bool = False) -> Any:
         """Register a class as a model; a decorator. Its operations appear in every application that has
@@ -157,7 +162,7 @@ class DataFlow(Direct):
 
     def _register(self, cls: T, *, mode: Mode) -> T:
         switches = {"multi_tenant": self.database.options.multi_tenant}
-        model = model_from(cls, self._models, mode=mode, defaults=switches)
+        model = model_from(cls, self._relations, mode=mode, defaults=switches)
         self.database.check(model)
         self._check_names(model)
         self._models[model.name] = model
@@ -233,6 +238,7 @@ class DataFlow(Direct):
     def _add_node(self, operation: Operation) -> None:
         if operation.name in (known.name for known in self._own):
             raise RegistrationError(f"There is a node '{operation.name}' already.")
+        operation = replace(operation, replies=self.replies)
         self._publish([operation])
         self._own.append(operation)
         announce(self)
@@ -276,16 +282,16 @@ class DataFlow(Direct):
         """The statements that the first use of these models runs, by default of all."""
         wanted = names or tuple(self._models)
         plans = [self.database.plan(self._models[name]) for name in wanted]
-        own = self.records.sql() if not names and self._system is self.database else []
-        return list(dict.fromkeys(sql for plan in (*plans, own) for sql in plan))
+        own = [] if names else [each.sql() for each in self._kept_here()]
+        return list(dict.fromkeys(sql for plan in (*plans, *own) for sql in plan))
 
     async def install(self, *names: str) -> list[str]:
         """Make what is missing of these models, by default of all, on purpose; gives their tables. Raises
         SchemaMismatch for what cannot be made, and ConfigurationError in existing_schema_mode."""
         wanted = [self._models[name] for name in names or tuple(self._models)]
         await self.database.install(wanted)
-        if not names and self._system is self.database:
-            await self.records.install()
+        for each in () if names else self._kept_here():
+            await each.install()
         return [model.table_name for model in wanted]
 
     @property
@@ -298,6 +304,12 @@ class DataFlow(Direct):
         """Act for a tenant: `with db.tenant("acme"):`. For trusted code, whose session has none."""
         return tenant(name)
 
+    async def check(self) -> None:
+        """Return when the database answers; raises NexusError when it cannot be reached."""
+        await self.database.pools.check()
+        if self._system is not self.database:
+            await self._system.pools.check()
+
     async def close(self) -> None:
         """Close the connections of the running event loop. Workflows that belong to no application do not
         find the models any more, until they are used again."""
@@ -309,7 +321,14 @@ class DataFlow(Direct):
 
     def _operations(self, model: Model) -> list[Operation]:
         made = model_operations(model, self.store, self.bulk, self.aggregates)
-        return [replace(operation, source=self.name) for operation in made]
+        return [replace(operation, source=self.name, replies=self.replies) for operation in made]
+
+    def _kept_here(self) -> list[TableRecords]:
+        """What the platform keeps in the database of the models."""
+        if self.database.mode is SchemaMode.EXISTING:
+            return []
+        own = self.replies.records
+        return [self.records, own] if self._system is self.database else [own]
 
 
 class PoolManager:

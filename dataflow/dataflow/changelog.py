@@ -47,6 +47,8 @@ class ChangeLog:
         return list(self._topics.values())
 
     def topics(self) -> list[str]:
+        if self._database.mode is SchemaMode.EXISTING:
+            return []
         return [topic for topic, model in self._topics.items() if model.changes]
 
     def parse(self, topic: str, where: object, session: Session) -> Filter:

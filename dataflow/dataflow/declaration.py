@@ -24,10 +24,10 @@ from nexus.errors import RegistrationError, did_you_mean
 
 _TABLE = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,62}")
 _OWN_TABLES = ("dataflow_", "nexus_")
-_ARGUMENTS = frozenset({"fields", "filter", "include_deleted", "soft_delete"})
+_ARGUMENTS = frozenset({"fields", "filter", "if_match", "include_deleted", "soft_delete"})
 _TIMESTAMPS = ("created_at", "updated_at")
 _KEYS = (Kind.INTEGER, Kind.TEXT, Kind.UUID)
-_SWITCHES = frozenset({"multi_tenant", "soft_delete", "versioned"})
+_SWITCHES = frozenset({"multi_tenant", "require_if_match", "soft_delete", "versioned"})
 _OPTIONS: dict[str, type] = {
     "route": str,
     "foreign_keys": bool,
@@ -46,17 +46,17 @@ _LATER_OPTIONS = {
 
 def model_from(
     cls: type,
-    known: Mapping[str, Model] | None = None,
+    beside: Relations | None = None,
     *,
     mode: Mode = Mode.WARN,
     defaults: Mapping[str, bool] = MappingProxyType({}),
 ) -> Model:
-    """Read a class, to be registered beside the models `known`. `defaults` are options of models that say
-    nothing of them.
+    """Read a class, to be registered among the models whose relations are `beside`. `defaults` are options
+    of models that say nothing of them.
 
     Raises RegistrationError naming the field or the option that cannot be, and its ModelValidationError for
     what strict mode refuses; warns of the same in the mode WARN."""
-    models = {} if known is None else known
+    related = Relations({}) if beside is None else beside
     name = cls.__name__
     options = {**defaults, **_options(cls, name)}
     table = getattr(cls, "__tablename__", None) or plural(snake_case(name))
@@ -86,13 +86,13 @@ def model_from(
         declared_relations=relations,
         foreign_keys=foreign_keys,
         changes=bool(options.get("changes", True)),
-        related=Relations(models),
+        related=related,
         **switches,
     )
     for relation in relations:
         if relation.name in fields:
             raise RegistrationError(f"[VAL-010] {name}: '{relation.name}' is both a field and a relation.")
-    validate(model, frozenset(declared), models, mode)
+    validate(model, frozenset(declared), related.models, mode)
     return model
 
 

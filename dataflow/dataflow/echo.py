@@ -76,6 +76,11 @@ class EchoedConnection:
         self._log(f"GET_LOCK of {len(names)}")
         await self._own.lock(names)
 
+    async def try_lock(self, name: str) -> bool:
+        self._log("GET_LOCK without waiting")
+        held: bool = await self._own.try_lock(name)
+        return held
+
     @property
     def _own(self) -> Any:
         """The connection, for what only the dialect that asks knows it can do."""

@@ -30,7 +30,8 @@ class Model:
 
     Records of a `multi_tenant` model belong to a tenant each, those of a `soft_delete` model are marked when
     they are deleted, those of a `versioned` model count their changes; each has an automatic field for it.
-    `changes` says that what happens to the records is logged, and can be followed.
+    `changes` says that what happens to the records is logged, and can be followed; `require_if_match` that
+    whoever changes or deletes one from outside must say in which state it is.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Model:
     soft_delete: bool = False
     versioned: bool = False
     changes: bool = True
+    require_if_match: bool = False
     related: Relations = member(default_factory=lambda: Relations({}), repr=False)
 
     @functools.cached_property

@@ -47,6 +47,7 @@ class Pools:
         # Following the log must not wait for requests, nor for the one who waits for other programs.
         self.log = Slots(dialect.open_reader, 1)
         self.watch = Slots(dialect.open_reader, 1)
+        self.probe = Slots(dialect.open_reader, 1, Care(ping=_ping))
         self.care = Slots(dialect.open_reader, 1) if dialect.writers is None else self.writer
         retention = Retention(dialect.log, options.changes_max_rows, options.changes_max_age)
         self.sealing = Sealing(dialect.log, self.care, retention)
@@ -55,8 +56,13 @@ class Pools:
 
     async def close(self) -> None:
         await self.sealing.close()
-        for slots in (self.readers, self.log, self.watch, self.care, self.records, self.writer):
+        every = (self.readers, self.log, self.watch, self.probe, self.care, self.records, self.writer)
+        for slots in every:
             await slots.close()
+
+    async def check(self) -> None:
+        """Return when the database answers, on a connection for nothing else; raises NexusError."""
+        self.probe.give(await self.probe.take())
 
     def _opening(self, open_one: Callable[[], Awaitable[Connection]]) -> Callable[[], Awaitable[Connection]]:
         async def open_echoed() -> Connection:

@@ -17,12 +17,9 @@ from dataflow.schema import SchemaMode
 from dataflow.shapes import Shapes
 from nexus.errors import Conflict, Retryable, SchemaMismatch
 from nexus.ports import Column, Condition, RecordTable, Row
-from nexus.runs.record import RUNS
 
 if TYPE_CHECKING:
     from dataflow.database import Database
-
-SYSTEM_TABLES = (RUNS,)
 
 _Written: TypeAlias = tuple[str, list[Any]]
 
@@ -36,19 +33,20 @@ _TESTS: dict[str, Callable[[Any, Any], Any]] = {
 
 
 class TableRecords:
-    """Records of the kernel, in one database. Each table is made at its first use, where tables may be made.
-    Raises SchemaMismatch where it is not there and may not be."""
+    """Records of the kernel, in one database. Each table is made at its first use, where tables may be made;
+    `tables` are those that `install` makes. Raises SchemaMismatch where one is not there and may not be."""
 
     shared = True
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, tables: Sequence[RecordTable]) -> None:
         self._database = database
+        self._installed = tables
         self._shapes = Shapes(database.dialect)
         self._tables: dict[str, sa.Table] = {}
 
     async def insert(self, table: RecordTable, row: Row) -> bool:
         try:
-            await self._write(await self._table(table), table.key, [row], [], hurried=False)
+            await self._write(await self.table(table), table.key, [row], [], hurried=False)
         except Conflict:
             return False
         return True
@@ -56,7 +54,7 @@ class TableRecords:
     async def write(
         self, table: RecordTable, rows: Sequence[Row], changes: Sequence[tuple[str, Row]]
     ) -> None:
-        await self._write(await self._table(table), table.key, rows, changes, hurried=True)
+        await self._write(await self.table(table), table.key, rows, changes, hurried=True)
 
     async def _write(
         self,
@@ -126,8 +124,8 @@ class TableRecords:
         await connection.execute(statement.sql, statement.bind({"keys": keys}))
 
     async def change(self, table: RecordTable, where: Sequence[Condition], changes: Row) -> int:
-        sql, values = self._change(await self._table(table), where, changes)
-        async with self._connection(write=True) as connection:
+        sql, values = self._change(await self.table(table), where, changes)
+        async with self.connection(write=True) as connection:
             return (await connection.execute(sql, values)).found
 
     async def find(
@@ -139,7 +137,7 @@ class TableRecords:
         limit: int,
         offset: int = 0,
     ) -> list[dict[str, Any]]:
-        known = await self._table(table)
+        known = await self.table(table)
         names = tuple(columns) or tuple(column.name for column in table.columns)
         shape = ("find", table.name, names, _shape(where))
 
@@ -154,28 +152,28 @@ class TableRecords:
 
         statement = self._shapes.statement(shape, build)
         values = statement.bind({**_values(where), "limit": limit, "offset": offset})
-        async with self._connection(write=False) as connection:
+        async with self.connection(write=False) as connection:
             rows = await connection.fetch(statement.sql, values)
         return [dict(zip(names, row, strict=True)) for row in rows]
 
     async def delete(self, table: RecordTable, where: Sequence[Condition]) -> int:
-        known = await self._table(table)
+        known = await self.table(table)
         shape = ("delete", table.name, _shape(where))
         statement = self._shapes.statement(shape, lambda: sa.delete(known).where(*_clauses(known, where)))
-        async with self._connection(write=True) as connection:
+        async with self.connection(write=True) as connection:
             return (await connection.execute(statement.sql, statement.bind(_values(where)))).found
 
     async def install(self) -> list[str]:
-        """Make all tables of the platform now; their names."""
-        for table in SYSTEM_TABLES:
+        """Make all of them now; their names."""
+        for table in self._installed:
             await self._make(table)
-        return [table.name for table in SYSTEM_TABLES]
+        return [table.name for table in self._installed]
 
     def sql(self) -> list[str]:
         """What makes them."""
         dialect = self._database.dialect
         return [
-            sql for table in SYSTEM_TABLES for sql in _made(_sa_table(table, dialect), dialect, again=True)
+            sql for table in self._installed for sql in _made(_sa_table(table, dialect), dialect, again=True)
         ]
 
     def _insert(self, known: sa.Table, row: Row) -> _Written:
@@ -198,7 +196,7 @@ class TableRecords:
         values = {f"v_{name}": value for name, value in changes.items()}
         return statement.sql, statement.bind(values | _values(where))
 
-    async def _table(self, table: RecordTable) -> sa.Table:
+    async def table(self, table: RecordTable) -> sa.Table:
         found = self._tables.get(table.name)
         if found is None:
             found = await self._make(table, only_look=self._database.mode is not SchemaMode.AUTO)
@@ -207,7 +205,7 @@ class TableRecords:
     async def _make(self, table: RecordTable, *, only_look: bool = False) -> sa.Table:
         """The table, made where it is missing, once, also when several processes begin together."""
         dialect = self._database.dialect
-        async with self._connection(write=not only_look) as connection:
+        async with self.connection(write=not only_look) as connection:
             made = _sa_table(table, dialect)  # only now are the server's abilities known
             if not await _is_there(connection, made, dialect):
                 if only_look:
@@ -224,7 +222,7 @@ class TableRecords:
         return made
 
     @asynccontextmanager
-    async def _connection(self, *, write: bool) -> AsyncIterator[Connection]:
+    async def connection(self, *, write: bool) -> AsyncIterator[Connection]:
         pools = self._database.pools
         slots = pools.writer if write else pools.readers
         connection = await slots.take()

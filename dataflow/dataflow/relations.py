@@ -46,13 +46,13 @@ class Relation:
 
 class Relations:
     """The relations between the models of one DataFlow, resolved when they are asked for: a model may be
-    declared before the one that it refers to."""
+    declared before the one that it refers to. Models are added, and the latest of them may be taken away."""
 
-    def __init__(self, models: Mapping[str, Model]) -> None:
-        self._models = models
+    def __init__(self, models: dict[str, Model]) -> None:
+        self.models = models
         self._resolved: dict[str, dict[str, Relation]] = {}
         self._failures: dict[str, RegistrationError] = {}
-        self._of: tuple[Model, ...] = ()
+        self._of: tuple[int, Model | None] = (0, None)
 
     def of(self, model: Model) -> Mapping[str, Relation]:
         """By name. Raises RegistrationError for a declared relation that cannot be."""
@@ -63,19 +63,21 @@ class Relations:
 
     def settled(self, model: Model) -> Mapping[str, Relation]:
         """The same without those that cannot be, or cannot be yet."""
-        models = tuple(self._models.values())
-        if self._of != models:
+        count, latest = self._of
+        newest = next(reversed(self.models.values()), None)
+        if count != len(self.models) or latest is not newest:
             self._resolve()
-            self._of = models
+            self._of = (len(self.models), newest)
         return self._resolved[model.name]
 
     def _resolve(self) -> None:
-        found: dict[str, dict[str, Relation]] = {name: {} for name in self._models}
+        found: dict[str, dict[str, Relation]] = {name: {} for name in self.models}
         self._failures = {}
-        for model in self._models.values():
-            for relation in self._forward(model):
+        by_name = {snake_case(name): target for name, target in self.models.items()}
+        for model in self.models.values():
+            for relation in self._forward(model, by_name):
                 found[model.name][relation.name] = relation
-        for model in self._models.values():
+        for model in self.models.values():
             for relation, reverse in list(self._reversed(found[model.name], model)):
                 others = found[relation.target.name]
                 if reverse not in relation.target.fields and reverse not in others:
@@ -84,7 +86,7 @@ class Relations:
                     )
         self._resolved = found
 
-    def _forward(self, model: Model) -> Iterator[Relation]:
+    def _forward(self, model: Model, by_name: Mapping[str, Model]) -> Iterator[Relation]:
         for declared in model.declared_relations:
             try:
                 yield self._declared(model, declared)
@@ -92,7 +94,6 @@ class Relations:
                 self._failures[model.name] = failure
         explicit = {declared.name for declared in model.declared_relations}
         used = {d.field or d.name + _SUFFIX for d in model.declared_relations if not d.many}
-        by_name = {snake_case(name): target for name, target in self._models.items()}
         for field in model.fields.values():
             name = field.name.removesuffix(_SUFFIX)
             target = by_name.get(name)
@@ -103,11 +104,11 @@ class Relations:
 
     def _declared(self, model: Model, declared: Declared) -> Relation:
         where = f"{model.name}: the relation '{declared.name}'"
-        target = self._models.get(declared.model)
+        target = self.models.get(declared.model)
         if target is None:
             raise RegistrationError(
                 f"[VAL-009] {where} is to the model '{declared.model}', which is not registered here.",
-                remedy=did_you_mean(declared.model, self._models),
+                remedy=did_you_mean(declared.model, self.models),
             )
         owner = target if declared.many else model
         other = model if declared.many else target

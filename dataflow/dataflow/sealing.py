@@ -1,8 +1,9 @@
 """What a process does so that changes get positions, are told to those who follow, and do not pile up.
 
-A reader says once a second that it is there, and seals what nobody else has sealed. A process that has
-written asks, away from the writer's path and at most once a second, whether there is a reader somewhere;
-while there is one, it seals after each of its commits, or once after many.
+A reader says once a second that it is there, and seals what nobody else has sealed; it looks after the size
+of the log, too, since those who write may be other programs. A process that has written asks, away from the
+writer's path and at most once a second, whether there is a reader somewhere; while there is one, it seals
+after each of its commits, or once after many.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ class Sealing:
         self._since = 0.0  # when this process began to read
         self._held = float("-inf")  # when it said last that it reads
         self._asked = float("-inf")
+        self._able = float("-inf")  # when a reader may look after the log again
         self._followed = False
         self._again = False
         self._work: asyncio.Task[None] | None = None
@@ -48,6 +50,8 @@ class Sealing:
     async def hold(self, connection: Connection) -> None:
         """Say that this process reads, and seal what others have left."""
         now = time.monotonic()
+        if self._retention.due and now >= self._able and self._is_idle:
+            self._begin()  # with a connection that can write
         if now - self._held > 2 * _NEWS:
             self._since = now
         if now - self._held >= _NEWS or now - self._since < _YOUNG:
@@ -65,10 +69,10 @@ class Sealing:
     def written(self, *, read_here: bool) -> None:
         """This process has committed; `read_here` says that a reader of its own will seal."""
         self._again = self._again or (self._followed and not read_here)
-        if self._work is None or self._work.done():
+        if self._is_idle:
             asks = self._log.sealed and time.monotonic() - self._asked >= _NEWS
             if asks or self._again or self._retention.due:
-                self._work = asyncio.get_running_loop().create_task(self._run())
+                self._begin()
 
     async def close(self) -> None:
         """Return when what was begun is done, or after a moment."""
@@ -76,11 +80,19 @@ class Sealing:
             await asyncio.wait([self._work], timeout=_LAST_WORK)
             self._work.cancel()
 
+    @property
+    def _is_idle(self) -> bool:
+        return self._work is None or self._work.done()
+
+    def _begin(self) -> None:
+        self._work = asyncio.get_running_loop().create_task(self._run())
+
     async def _run(self) -> None:
         try:
             connection = await self._slots.take()
         except NexusError:
             logger.warning("the change log cannot be looked after: there is no connection")
+            self._able = time.monotonic() + _AFTER_FAILURE
             return
         try:
             await self._serve(connection)
@@ -88,7 +100,8 @@ class Sealing:
             # Whoever reads looks by itself, and seals: this costs time and loses nothing. Where the log is
             # not installed it would fail again at once.
             logger.warning("the change log could not be looked after: %s", failure)
-            self._followed, self._asked = False, time.monotonic() + _AFTER_FAILURE
+            self._able = self._asked = time.monotonic() + _AFTER_FAILURE
+            self._followed = False
         finally:
             self._slots.give(connection)
 

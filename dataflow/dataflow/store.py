@@ -14,15 +14,18 @@ from dataflow.changes import assigned, change_values
 from dataflow.conditions import condition
 from dataflow.database import Database
 from dataflow.dialects import Connection
+from dataflow.etags import STATE
 from dataflow.model import DELETED_AT, TENANT, VERSION, Model
 from dataflow.query import Shape, Statement, Where, compiled, order_by
 from dataflow.scope import tenant_of, visible
 from dataflow.table import ModelTable
 from nexus.call import Call
 from nexus.errors import Conflict, NexusError, NotFound
+from nexus.etag import Match
 from nexus.filters import EVERYTHING, Filter
 
 _KEPT_SHAPES = 1000
+_SEEN = "seen_"
 
 Rows: TypeAlias = list[Any]
 S = TypeVar("S", sa.Select[Any], sa.Update, sa.Delete)
@@ -65,7 +68,7 @@ class Store:
         statement = self._by_key(table, scope, lock=self._locks(call))
         rows = await self._run(call, statement, {"key": table.encode("id", key), **scope.values}, write=False)
         if not rows:
-            raise _not_found(model, key)
+            raise not_found(model, key)
         return table.record(rows[0])
 
     async def list(
@@ -122,10 +125,12 @@ class Store:
         changes: tuple[Assignment, ...],
         *,
         version: int | None = None,
+        match: Match | None = None,
         deleted: bool = False,
     ) -> msgspec.Struct:
         """Change one record in one statement and return it whole: operators work on what is stored at that
-        moment. Raises NotFound, or Conflict when the record has another `version`."""
+        moment. Raises NotFound, PreconditionFailed when it is not in the state that `match` says, or Conflict
+        when it has another `version`."""
         table = self._database.known(model) or await self._database.table(model)
         scope = self._scope(call, table, deleted=deleted)
         bound = change_values(table, changes)
@@ -133,43 +138,62 @@ class Store:
         bound["key"] = table.encode("id", key)
         if version is not None:
             bound["version"] = version
+        seen = _bind_seen(table, match, bound)
         form = tuple((change.field, change.op) for change in changes)
         statement = self._statement(
-            ("update", model, form, scope.shape, version is None),
-            lambda: self._update(table, scope, changes, checked=version is not None),
+            ("update", model, form, scope.shape, version is None, seen),
+            lambda: self._update(table, scope, changes, checked=version is not None, seen=seen),
         )
-        if "update" in self._dialect.returning:
+        returns = "update" in self._dialect.returning
+        reads = _must_be_read(match, seen)
+        if returns and not reads:
             rows = await self._run(call, statement, bound, write=True)
-            if not rows:
-                raise await self._missed(call, model, key, version, deleted=deleted)
-            return table.record(rows[0])
+            if rows:
+                return table.record(rows[0])
+            raise await self._missed(call, table, key, version, match, deleted=deleted)
         async with call.connection(self._database, write=True, statements="many") as connection:
-            done = await connection.execute(statement.sql, statement.bind(bound))
-            if done.found:
+            if reads:
+                await self._check_match(connection, table, scope, key, match)
+            if returns:
+                rows = await connection.fetch(statement.sql, statement.bind(bound))
+                if rows:
+                    return table.record(rows[0])
+            elif (await connection.execute(statement.sql, statement.bind(bound))).found:
                 return await self._read_back(connection, table, bound["key"])
-        raise await self._missed(call, model, key, version, deleted=deleted)
+        raise await self._missed(call, table, key, version, match, deleted=deleted)
 
     async def delete(
-        self, call: Call, model: Model, key: Any, *, soft: bool | None = None, deleted: bool = False
+        self,
+        call: Call,
+        model: Model,
+        key: Any,
+        *,
+        soft: bool | None = None,
+        match: Match | None = None,
+        deleted: bool = False,
     ) -> None:
         """Delete one record; of a soft-delete model, mark it as deleted unless `soft` is False. Raises
-        NotFound."""
+        NotFound, or PreconditionFailed when it is not in the state that `match` says."""
         table = self._database.known(model) or await self._database.table(model)
         scope = self._scope(call, table, deleted=deleted)
         soft = model.soft_delete if soft is None else soft
         bound = {"key": table.encode("id", key), **scope.values}
         if soft:
             bound["v_now"] = table.encode(DELETED_AT, _now())
+        seen = _bind_seen(table, match, bound)
         statement = self._statement(
-            ("delete", model, scope.shape, soft),
-            lambda: (
-                self._mark_deleted(table, scope) if soft else _by_id(sa.delete(table.table), table, scope)
-            ),
+            ("delete", model, scope.shape, soft, seen),
+            lambda: self._delete(table, scope, soft=soft, seen=seen),
         )
-        async with call.connection(self._database, write=True) as connection:
+        reads = _must_be_read(match, seen)
+        async with call.connection(
+            self._database, write=True, statements="many" if reads else "one"
+        ) as connection:
+            if reads:
+                await self._check_match(connection, table, scope, key, match)
             done = await connection.execute(statement.sql, statement.bind(bound))
         if not done.found:
-            raise _not_found(model, key)
+            raise await self._missed(call, table, key, None, match, deleted=deleted)
 
     def _scope(self, call: Call, table: ModelTable, *, deleted: bool) -> Where:
         """What exists for the caller: the condition of every statement about one record."""
@@ -183,19 +207,42 @@ class Store:
         return found
 
     async def _missed(
-        self, call: Call, model: Model, key: Any, version: int | None, *, deleted: bool
+        self,
+        call: Call,
+        table: ModelTable,
+        key: Any,
+        version: int | None,
+        match: Match | None,
+        *,
+        deleted: bool,
     ) -> NexusError:
-        """Why an update found nothing."""
-        if version is not None:
-            try:
-                await self.get(call, model, key, deleted=deleted)
-            except NotFound as missing:
-                return missing
-            return Conflict(
-                f"The record {key} of {model.route} is not at version {version} any more.",
-                remedy="Read it again and repeat the change.",
-            )
-        return _not_found(model, key)
+        """Why a change found nothing."""
+        model = table.model
+        if version is None and match is None:
+            return not_found(model, key)
+        try:
+            record = await self.get(call, model, key, deleted=deleted)
+        except NotFound as missing:
+            return missing
+        tag = table.tags.of(record)
+        if match is not None and (version is None or not match.holds(tag)):
+            return match.failure(called(model, key), tag)
+        return Conflict(
+            f"{called(model, key)} is not at version {version} any more.",
+            remedy="Read it again and repeat the change.",
+        )
+
+    async def _check_match(
+        self, connection: Connection, table: ModelTable, scope: Where, key: Any, match: Match | None
+    ) -> None:
+        """Read the record, and keep it as it is until the end. Raises NotFound and PreconditionFailed."""
+        statement = self._by_key(table, scope, lock=self._dialect.locks_reads)
+        bound = {"key": table.encode("id", key), **scope.values}
+        rows = await connection.fetch(statement.sql, statement.bind(bound))
+        if not rows:
+            raise not_found(table.model, key)
+        assert match is not None
+        match.check(called(table.model, key), table.tags.of(table.record(rows[0])))
 
     def _locks(self, call: Call) -> bool:
         """Whether what is read must stay as it is until the end of the call, which may write it."""
@@ -252,19 +299,24 @@ class Store:
         return statement.with_for_update() if lock else statement
 
     def _update(
-        self, table: ModelTable, scope: Where, changes: tuple[Assignment, ...], *, checked: bool
+        self, table: ModelTable, scope: Where, changes: tuple[Assignment, ...], *, checked: bool, seen: bool
     ) -> sa.Update:
         columns = table.table.c
         values: dict[str, Any] = {"updated_at": sa.bindparam("v_updated_at", type_=columns.updated_at.type)}
         if table.model.versioned:
             values[VERSION] = columns[VERSION] + 1
         values |= {change.field: assigned(table, change, self._dialect) for change in changes}
-        statement = _by_id(sa.update(table.table), table, scope).values(values)
+        statement = _in_state(_by_id(sa.update(table.table), table, scope).values(values), table, seen)
         if checked:
             statement = statement.where(
                 columns[VERSION] == sa.bindparam("version", type_=columns[VERSION].type)
             )
         return statement.returning(*columns) if "update" in self._dialect.returning else statement
+
+    def _delete(self, table: ModelTable, scope: Where, *, soft: bool, seen: bool) -> sa.Update | sa.Delete:
+        if soft:
+            return _in_state(self._mark_deleted(table, scope), table, seen)
+        return _in_state(_by_id(sa.delete(table.table), table, scope), table, seen)
 
     def _mark_deleted(self, table: ModelTable, scope: Where) -> sa.Update:
         now = sa.bindparam("v_now", type_=table.table.c.updated_at.type)
@@ -277,6 +329,26 @@ class Store:
 def _by_id(statement: S, table: ModelTable, scope: Where) -> S:
     identity = table.table.c.id
     return statement.where(identity == sa.bindparam("key", type_=identity.type)).where(scope.clause())
+
+
+def _bind_seen(table: ModelTable, match: Match | None, bound: dict[str, Any]) -> bool:
+    """Whether the statement itself can look at what `match` says; then it is bound."""
+    state = table.tags.known(match)
+    if state is None:
+        return False
+    bound |= {f"{_SEEN}{name}": table.encode(name, value) for name, value in state.items()}
+    return True
+
+
+def _must_be_read(match: Match | None, seen: bool) -> bool:
+    return match is not None and match.tags is not None and not seen
+
+
+def _in_state(statement: S, table: ModelTable, seen: bool) -> S:
+    columns = table.table.c
+    for name in STATE if seen else ():
+        statement = statement.where(columns[name] == sa.bindparam(_SEEN + name, type_=columns[name].type))
+    return statement
 
 
 def made(call: Call, model: Model) -> dict[str, Any]:
@@ -294,6 +366,14 @@ def _now() -> datetime.datetime:
     return datetime.datetime.now(datetime.UTC)
 
 
-def _not_found(model: Model, key: Any) -> NotFound:
-    shown = str(key) if len(str(key)) <= 80 else str(key)[:80] + "…"
-    return NotFound(f"{model.route} has no record with the id {shown}.")
+def not_found(model: Model, key: Any) -> NotFound:
+    return NotFound(f"{model.route} has no record with the id {_shown(key)}.")
+
+
+def called(model: Model, key: Any) -> str:
+    """A record, in messages."""
+    return f"The record {_shown(key)} of {model.route}"
+
+
+def _shown(key: Any) -> str:
+    return str(key) if len(str(key)) <= 80 else str(key)[:80] + "…"

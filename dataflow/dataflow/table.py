@@ -11,6 +11,7 @@ import msgspec
 import sqlalchemy as sa
 
 from dataflow.dialects.base import Codec, Dialect
+from dataflow.etags import Tags
 from dataflow.fields import Kind
 from dataflow.indexes import index_on
 from dataflow.model import Model
@@ -47,6 +48,7 @@ class ModelTable:
         quote = dialect.compiler.identifier_preparer.quote
         self._names = {name: quote(name).replace(":", "\\:") for name in self.columns}
         self._called = quote(model.table_name)
+        self.tags = Tags(model)
         self.records = _reader(model, list(self.codecs.values()))
         """Rows of all columns, in their order, as records."""
         self._from_log: dict[str, Change] = {

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from nexus import plugins
+from nexus import beside, plugins
 from nexus.channel import Channel
 from nexus.config import Settings
 from nexus.discovery import discovered
-from nexus.errors import RegistrationError
+from nexus.errors import ConfigurationError, RegistrationError
 from nexus.feed import Feed
+from nexus.keys import Keys
 from nexus.operation import Operation, operation
-from nexus.options import check_options
+from nexus.options import read_options
 from nexus.policy import Policy
 from nexus.ports import Contributor, Recording, Runnable
 from nexus.registry import Registry
@@ -48,9 +49,9 @@ class Nexus:
         record_runs: bool | None = None,
         **options: object,
     ) -> None:
-        disabled = check_options(options)
+        self._options = read_options(options)
         self.title = title
-        self.settings = settings or Settings.from_environment()
+        self.settings = dataclasses.replace(settings or Settings.from_environment(), **self._options.settings)
         self.registry = Registry()
         self.sessions = Sessions(self.settings.api_key)
         self.policy = Policy()
@@ -60,18 +61,25 @@ class Nexus:
             kept = Keeping(self.settings.runs_kept, self.settings.runs_days, self.settings.background_runs)
             self.runtime.runs = Runs(self.feed, kept)
             self.feed.add(self.runtime.runs.source)
+        self.runtime.keys = Keys(self.settings.idempotency_hours)
         self._contributors: list[Contributor] = []
         self._wanted = channels
-        self._disabled = disabled
-        if dataflow_integration is not None:
-            self.attach(dataflow_integration)
+        self.beside = beside.Beside()
+        named = self._options.integration
+        if named is not None and dataflow_integration not in (None, named):
+            raise ConfigurationError(
+                "dataflow_integration and dataflow_config name two.", remedy="attach() takes further ones."
+            )
+        integration = named if dataflow_integration is None else dataflow_integration
+        if integration is not None:
+            self.attach(integration)
 
     @functools.cached_property
     def channels(self) -> list[str]:
         """The names of the channels that are served; found at the first use, since a program that serves
         nothing need not look through what is installed."""
         names = self._wanted if self._wanted is not None else plugins.channel_names()
-        return [name for name in names if name not in self._disabled]
+        return [name for name in names if name not in self._options.off]
 
     @property
     def contributors(self) -> tuple[Contributor, ...]:
@@ -80,9 +88,10 @@ class Nexus:
 
     def attach(self, contributor: Contributor) -> None:
         """Offer what `contributor` has: the models of a DataFlow, those that come later included."""
-        runs = self.runtime.runs
-        if runs is not None and isinstance(contributor, Recording) and not self._recorders():
-            runs.records = contributor.records
+        if isinstance(contributor, Recording) and not self._recorders():
+            self.runtime.keys.replies = contributor.replies
+            if self.runtime.runs is not None:
+                self.runtime.runs.records = contributor.records
         self._contributors.append(contributor)
         contributor.contribute(self.runtime)
         if contributor.changes is not None:
@@ -117,6 +126,33 @@ class Nexus:
         made: Operation = function if isinstance(function, Operation) else operation(function)
         self._add(made)
         return made
+
+    def route(
+        self, path: str, *, methods: Iterable[str] = ("GET",), open: bool = False
+    ) -> Callable[[Any], Any]:
+        """Serve a function beside the channels; a decorator. It takes a Starlette Request and gives a
+        Response. It asks for a credential as everything does, unless it is `open`; who asks is in
+        `request.scope["nexus.session"]`. Raises ConfigurationError once the application is served."""
+
+        def placed(handler: Any) -> Any:
+            self.beside.place(beside.Route(path, handler, beside.methods_of(methods), open))
+            return handler
+
+        return placed
+
+    def mount(self, path: str, asgi: Any, *, open: bool = False) -> None:
+        """Serve another ASGI application below a path, its lifespan within this one's. Otherwise as
+        `route`."""
+        self.beside.place(beside.Mounted(path, asgi, open))
+
+    def add_middleware(self, cls: Callable[..., Any], **options: Any) -> None:
+        """Put `cls(app, **options)` around the channels and what is beside them, but inside of the check of
+        credentials. The first that is added is the outermost."""
+        self.beside.wrap(cls, options)
+
+    def check_servable(self) -> None:
+        """Raises ConfigurationError for an option that was asked for and that no server can honour."""
+        self._options.check_servable(keyed=not self.sessions.open)
 
     def load_channels(self) -> list[Channel]:
         return [plugins.load_channel(name) for name in self.channels]
@@ -154,7 +190,8 @@ class Nexus:
         return [known for known in self._contributors if isinstance(known, Recording)]
 
     def asgi(self) -> Any:
-        """The whole application, every channel at its path, as one ASGI application."""
+        """The whole application, every channel at its path, as one ASGI application. Mounted into another,
+        which runs no lifespan but its own, that one takes it over: `FastAPI(lifespan=mounted.lifespan)`."""
         return plugins.load(plugins.ASGI)(self)
 
     def serve(self, *, host: str | None = None, port: int | None = None) -> None:

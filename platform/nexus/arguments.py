@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, TypeAlias
 
 import msgspec
@@ -21,6 +22,8 @@ Given: TypeAlias = "Mapping[str, object] | bytes"
 
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What a JSON decoder raises for something that is not JSON; ValidationError is to be caught before."""
+
+NOTHING_REFUSED: Mapping[str, str] = MappingProxyType({})
 
 _PATH = re.compile(r" - at `(?:key in )?\$(?P<path>.*)`$")
 _STEP = re.compile(r"\.([^.\[]+)|\[(\d+|\.\.\.)\]")
@@ -39,20 +42,20 @@ _STRUCTURED = (
 
 class Arguments:
     """What one operation accepts. `operation` is the name that its error messages begin with; `managed` are
-    the arguments that it fills itself, which may be given and are dropped; `later` those that are documented
-    and not available yet."""
+    the arguments that it fills itself, which may be given and are dropped; `refused` those that are
+    documented and cannot be given, with the rest of a sentence that says why."""
 
     def __init__(
         self,
         operation: str,
         struct: type[msgspec.Struct],
         managed: frozenset[str] = frozenset(),
-        later: frozenset[str] = frozenset(),
+        refused: Mapping[str, str] = NOTHING_REFUSED,
     ) -> None:
         self.operation = operation
         self.struct = struct
         self.managed = managed
-        self.later = later
+        self.refused = refused
         self.fields = {field.encode_name: field for field in msgspec.structs.fields(struct)}
         self._decode = msgspec.json.Decoder(struct).decode
 
@@ -153,8 +156,8 @@ class Arguments:
 
     def _unknown(self, name: str) -> Problem:
         shown = name if len(name) <= _SHOWN else name[:_SHOWN] + "…"
-        if name in self.later:
-            return Problem(InvalidArguments.UNKNOWN, pointer(name), f"'{name}' is not available yet")
+        if name in self.refused:
+            return Problem(InvalidArguments.UNKNOWN, pointer(name), f"'{name}' {self.refused[name]}")
         detail = f"unknown argument '{shown}'. {did_you_mean(name, self.fields)}".rstrip()
         return Problem(InvalidArguments.UNKNOWN, pointer(name), detail)
 

@@ -20,6 +20,7 @@ from nexus.errors import (
     Unavailable,
     WriteInRead,
 )
+from nexus.etag import Match
 from nexus.operation import Effect, Operation
 from nexus.ports import Progress, Resource, Terms, Unit
 from nexus.session import Session
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from nexus.runtime import Runtime
 
 USUAL = Terms()
+_UNLOCKED = Terms(read_only=True)
 
 CURRENT: contextvars.ContextVar[Call | None] = contextvars.ContextVar("nexus_call", default=None)
 """The call that the running task works for; what a program does directly joins it."""
@@ -49,7 +51,8 @@ class Call:
     call may do more than one thing: its statements then go through one transaction per resource, begun at
     the first of them, by its `terms`. Otherwise its one statement commits by itself; `kept` says that this
     has happened, `unsure` that a part may have been committed and nobody heard. After `deadline` statements
-    are cancelled. `progress` is told of a workflow's nodes.
+    are cancelled. `progress` is told of a workflow's nodes. `match` says in which state the record
+    must be that the operation is about.
     """
 
     __slots__ = (
@@ -61,6 +64,7 @@ class Call:
         "deadline",
         "kept",
         "loop",
+        "match",
         "operation",
         "over",
         "progress",
@@ -89,6 +93,7 @@ class Call:
         self.deadline = deadline
         self.atomic = terms is not None or (operation.atomic and operation.effect is Effect.RUN)
         self.kept = False
+        self.match: Match | None = None
         self.over = False
         self.progress: Progress | None = None
         self.written: set[Resource] = set()
@@ -150,6 +155,16 @@ class Call:
             part.written = self.written
             part._block = await self._opened().inside()
         return part
+
+    def without_locks(self) -> Call:
+        """The same work, for reading what it does not write: such records may change meanwhile."""
+        if not self.atomic:
+            return self
+        reading = Call(
+            self.runtime, self.session, self.operation, self.channel, terms=_UNLOCKED, deadline=self.deadline
+        )
+        reading._run_id, reading.written, reading._block = self.run_id, self.written, self._opened()
+        return reading
 
     def adopt(self, part: Call) -> None:
         """Let a part that was a transaction of its own end with this call, which does nothing after it."""

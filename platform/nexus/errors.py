@@ -11,7 +11,8 @@ NexusError                    NX-500   the root; a failure whose cause is ours
 │   ├── InvalidCursor         NX-410   a cursor that this server did not write
 │   ├── CursorExpired         NX-411   a cursor from which nothing can be resumed any more
 │   ├── KeyReused             NX-422   an idempotency key that came again with another input
-│   └── ConfirmationRequired  NX-428   a deletion or change of many records that nobody confirmed
+│   ├── ConfirmationRequired  NX-428   a deletion or change of many records that nobody confirmed
+│   └── PreconditionRequired  NX-427   a change that must say which state of the record it is meant for
 ├── UnknownOperation          DF-701   no operation, node or workflow of that name
 ├── UnknownTopic              NX-404   nothing to subscribe to under that name
 ├── Misdirected               NX-421   a host that this server does not answer to
@@ -20,6 +21,8 @@ NexusError                    NX-500   the root; a failure whose cause is ours
 ├── Unauthenticated           NX-401   a credential is required or was not recognised
 ├── Forbidden                 NX-403   the session may not do this
 ├── Conflict                  NX-409   the database refuses: unique, foreign key, version
+├── KeyInFlight               NX-423   an idempotency key whose first request has not ended yet
+├── PreconditionFailed        NX-412   the record is in another state than the one that `if_match` says
 ├── RunCancelled              NX-499   somebody cancelled the run of the workflow
 ├── TimedOut                  NX-504   also an asyncio.TimeoutError
 ├── Unavailable               NX-503   a resource is busy or gone; trying again may help
@@ -172,6 +175,12 @@ class ConfirmationRequired(InvalidInput):
     status = 428
 
 
+class PreconditionRequired(InvalidInput):
+    code = "NX-427"
+    title = "Precondition required"
+    status = 428
+
+
 class UnknownOperation(NexusError):
     code = "DF-701"
     title = "Unknown operation"
@@ -230,6 +239,36 @@ class Conflict(NexusError):
     title = "Conflict"
     status = 409
     exit_code = 4
+
+
+class KeyInFlight(NexusError):
+    code = "NX-423"
+    title = "Still going on"
+    status = 409
+    exit_code = 6
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The first request with this idempotency key has not ended yet.",
+            remedy="Repeat it in a moment: the answer will be that of the first.",
+        )
+
+
+class PreconditionFailed(NexusError):
+    """`etag` is the tag that the record has now, where it has one."""
+
+    code = "NX-412"
+    title = "Precondition failed"
+    status = 412
+    exit_code = 4
+
+    def __init__(self, detail: str, *, remedy: str = "", etag: str | None = None) -> None:
+        super().__init__(detail, remedy=remedy)
+        self.etag = etag
+
+    def describe(self) -> dict[str, object]:
+        described = super().describe()
+        return described if self.etag is None else {**described, "etag": self.etag}
 
 
 class RunCancelled(NexusError):

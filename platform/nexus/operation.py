@@ -17,11 +17,14 @@ import msgspec
 from nexus.arguments import Arguments
 from nexus.details import NO_DETAILS, Details
 from nexus.errors import RegistrationError
+from nexus.etag import Tag
 
 if TYPE_CHECKING:
     from nexus.call import Call
+    from nexus.ports import Replies
 
 Handler = Callable[["Call", Any], Awaitable[Any]]
+AsksMatch = Callable[[Any], bool]
 AlsoReads = Callable[[Mapping[str, Any]], "frozenset[str] | None"]
 
 # First words of the CLI and first path segments of REST: a resource of that name could not be reached.
@@ -70,15 +73,20 @@ class Operation:
     place it: `products` and `list`. An operation without a resource stands on its own, as a workflow does.
     `on_record` says that it is about the one record named by its argument `id`. `node` is the name under
     which workflows know it. An `internal` operation is for workflows only: no channel sees it. `managed` are
-    arguments that may be given and are dropped, since the operation fills them itself; `later` those that are
-    documented and refused as not available yet. Runs of a `recorded` one are kept; a workflow has a `digest`
-    of its declaration. What the `platform` offers itself may have a reserved name. `waits` says that it may
-    wait for the world outside for long, and keeps no transaction meanwhile: it cannot be a part of one.
+    arguments that may be given and are dropped, since the operation fills them itself; `refused` those that
+    are documented and cannot be given, with the rest of a sentence that says why. Runs of a `recorded` one
+    are kept; a workflow has a `digest` of its declaration. What the `platform` offers itself may have a
+    reserved name. `waits` says that it may wait for the world outside for long, and keeps no transaction
+    meanwhile: it cannot be a part of one.
 
     `model` is the model that it is about, `source` the name of the instance that it comes from, `types` those
     of the model's fields, wherever in the arguments they stand. `also_reads` names, for given arguments, the
     other models that it looks at, or gives None where only the values that are still to come can tell.
     `details` say more of the arguments, for descriptions.
+
+    `tag` makes the entity tag of the record that is the result. `matches` says that it honours `if_match`,
+    `asks_match` whether arguments that come from outside need one beside them. `replies` is where its answers
+    are kept for those who repeat it under an idempotency key.
     """
 
     name: str
@@ -95,7 +103,7 @@ class Operation:
     internal: bool = False
     atomic: bool = True
     managed: frozenset[str] = frozenset()
-    later: frozenset[str] = frozenset()
+    refused: Mapping[str, str] = member(default_factory=dict, compare=False, repr=False)
     recorded: bool = False
     digest: Callable[[], str] | None = member(default=None, compare=False, repr=False)
     platform: bool = False
@@ -105,6 +113,10 @@ class Operation:
     types: Mapping[str, Any] = member(default_factory=dict, compare=False, repr=False)
     also_reads: AlsoReads | None = member(default=None, compare=False, repr=False)
     details: Details = member(default=NO_DETAILS, compare=False, repr=False)
+    tag: Tag | None = member(default=None, compare=False, repr=False)
+    matches: bool = False
+    asks_match: AsksMatch | None = member(default=None, compare=False, repr=False)
+    replies: Replies | None = member(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name) or len(self.name) > _LONGEST_NAME:
@@ -126,6 +138,11 @@ class Operation:
         return self.name.replace(".", "_")
 
     @functools.cached_property
+    def in_pages(self) -> bool:
+        """Whether it reads records page by page, by `cursor` and `limit`, and so can read them all."""
+        return self.effect is Effect.READ and "cursor" in self.arguments.fields
+
+    @functools.cached_property
     def version(self) -> str:
         """The digest, made when somebody asks; empty where there is none."""
         return "" if self.digest is None else self.digest()
@@ -133,7 +150,7 @@ class Operation:
     @functools.cached_property
     def arguments(self) -> Arguments:
         """The validator of the input, built at the first use and kept."""
-        return Arguments(self.name, self.input, self.managed, self.later)
+        return Arguments(self.name, self.input, self.managed, self.refused)
 
 
 def operation(

@@ -22,7 +22,7 @@ DEFAULT_CHANNELS = {
     "mcp": "nexus_channels.mcp.channel:McpChannel",
 }
 SERVER = "nexus_channels.server:serve"
-ASGI = "nexus_channels.host:build_host"
+ASGI = "nexus_channels.host:Application"
 
 
 def channel_names() -> list[str]:

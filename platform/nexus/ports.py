@@ -62,7 +62,8 @@ class ChangeSource(Protocol):
 
     def has(self, topic: str) -> bool: ...
 
-    def topics(self) -> list[str]: ...
+    def topics(self) -> list[str]:
+        """Those that can be followed."""
 
     def parse(self, topic: str, where: object, session: Session) -> Filter:
         """The filter over this topic that a subscriber asks for, narrowed to what exists for its session.
@@ -138,6 +139,10 @@ class Contributor(Protocol):
 
     def contribute(self, runtime: Runtime) -> None:
         """Add the operations that there are to its registry, and from now on those that come."""
+
+    async def check(self) -> None:
+        """Return when what it works with answers, which is cheap to ask; raises NexusError when it cannot be
+        reached."""
 
     async def close(self) -> None:
         """Give back what is held in the running event loop."""
@@ -268,12 +273,34 @@ class Records(Protocol):
         """Delete the rows that match; how many they were."""
 
 
+class Replies(Protocol):
+    """Answers to writes that have an idempotency key, kept where the writes are, in their transactions."""
+
+    @property
+    def resource(self) -> Resource:
+        """What they are a part of."""
+
+    async def find(self, call: Call, key: str) -> Row | None:
+        """What is kept under a key, which is the call's until its end. Raises KeyInFlight, at once, while it
+        is another transaction's (one that the database has wait anyway waits), and InvalidInput where
+        nothing can be kept."""
+
+    async def keep(self, call: Call, row: Row, *, instead: bool) -> None:
+        """Keep a row as a part of the call; `instead` of the one that there is."""
+
+    async def prune(self, before: str) -> None:
+        """Delete some of what has expired by then, in a transaction of its own."""
+
+
 @runtime_checkable
 class Recording(Protocol):
     """A contributor that keeps rows for the platform: a DataFlow."""
 
     @property
     def records(self) -> Records: ...
+
+    @property
+    def replies(self) -> Replies: ...
 
 
 class Runnable(Protocol):

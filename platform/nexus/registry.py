@@ -36,7 +36,12 @@ class Registry:
                     if spelling in taken:
                         raise _taken(operation, spelling, taken[spelling])
                     taken[spelling] = operation
-            self._rebuild({**self._operations, **{o.name: o for o in operations}})
+            resources = dict(self._resources)
+            for operation in operations:
+                if _is_placed(operation):
+                    verbs = resources.get(operation.resource, _NO_VERBS)
+                    resources[operation.resource] = {**verbs, operation.verb: operation}
+            self._put({**self._operations, **{o.name: o for o in operations}}, taken, resources)
         self._announce()
 
     def replace(self, operation: Operation) -> None:
@@ -105,18 +110,31 @@ class Registry:
         return UnknownOperation(f"There is no operation '{shown}'.", remedy=remedy)
 
     def _rebuild(self, operations: dict[str, Operation]) -> None:
-        # New dictionaries are put in place of the old: a reader in another thread sees one or the other.
         resources: dict[str, dict[str, Operation]] = {}
         for operation in operations.values():
-            if operation.resource and not operation.internal:
+            if _is_placed(operation):
                 resources.setdefault(operation.resource, {})[operation.verb] = operation
-        self._spellings = {s: operation for operation in operations.values() for s in _spellings(operation)}
-        self._operations, self._resources = operations, resources
+        spellings = {s: operation for operation in operations.values() for s in _spellings(operation)}
+        self._put(operations, spellings, resources)
+
+    def _put(
+        self,
+        operations: dict[str, Operation],
+        spellings: dict[str, Operation],
+        resources: dict[str, dict[str, Operation]],
+    ) -> None:
+        """New dictionaries in place of the old: a reader in another thread sees one or the other."""
+        self._operations, self._spellings, self._resources = operations, spellings, resources
         self.version += 1
 
     def _announce(self) -> None:
         for watcher in tuple(self._watchers):
             watcher()
+
+
+def _is_placed(operation: Operation) -> bool:
+    """Whether it is an operation of a resource that channels show."""
+    return bool(operation.resource) and not operation.internal
 
 
 def _taken(operation: Operation, spelling: str, other: Operation) -> RegistrationError:

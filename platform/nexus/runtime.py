@@ -7,10 +7,12 @@ import logging
 import random
 from typing import TYPE_CHECKING, Any
 
-from nexus.call import CURRENT, Call, is_in_process
+from nexus.call import CURRENT, USUAL, Call, is_in_process
 from nexus.deadline import deadline_in, until
-from nexus.errors import InvalidInput, NexusError, Retryable
-from nexus.operation import Operation
+from nexus.demands import Demands, Noted, check_demands, check_matched
+from nexus.errors import NexusError, Retryable
+from nexus.keys import Keys
+from nexus.operation import Effect, Operation
 from nexus.policy import Policy
 from nexus.registry import Registry
 from nexus.runs.running import Running, Work
@@ -34,6 +36,7 @@ class Runtime:
         self.policy = policy
         self.feed = feed
         self.runs: Runs | None = None
+        self.keys = Keys()
 
     async def invoke(
         self,
@@ -43,39 +46,44 @@ class Runtime:
         *,
         channel: str,
         timeout: float | None = None,
-        key: str | None = None,
-        background: bool = False,
+        demands: Demands | None = None,
+        noted: Noted | None = None,
     ) -> Any:
         """Run one operation for `session`: check the permission, validate the arguments, run, commit, and
         only then wake the feed. Whatever fails, nothing of it stays behind. What the database gave up in
         favour of another transaction is begun anew, a few times. Only code in this process has an Operation
         to give instead of its name.
 
-        A run of a workflow is recorded. With an idempotency `key`, a start that was made before, by this
-        session and with the same input, is not made again: it gives that run's result, or Started while it
-        goes on. In the `background` the answer is Started, as soon as that is recorded.
+        A run of a workflow is recorded; what a start that is repeated under its key meets while the first
+        goes on is Started. Of anything else the answer is kept for who repeats it under its key.
 
         Raises NexusError only; what a handler raises otherwise is logged and becomes the root of the tree,
         without its message."""
         operation = self.registry.outside(name) if isinstance(name, str) else name
         session = self.policy.current(session)
         self.policy.check(session, operation)
-        accepted = operation.arguments.accept(arguments, in_process=is_in_process(channel))
-        work = Work(operation, accepted, session, channel, deadline_in(timeout))
+        in_process = is_in_process(channel)
+        accepted = operation.arguments.accept(arguments, in_process=in_process)
+        work = Work(operation, arguments, accepted, session, channel, deadline_in(timeout), demands)
+        noted = noted or Noted()
+        if demands is not None:
+            check_demands(operation, demands, self.runs)
+        if operation.asks_match is not None and not in_process:
+            check_matched(operation, accepted, demands)
         if self.runs is not None and operation.recorded:
-            return await self.runs.run(self, work, key=key, background=background)
-        if key is not None or background:
-            raise InvalidInput(
-                f"Runs of '{operation.name}' are not recorded: it cannot have an idempotency key, nor go on"
-                " in the background."
-            )
+            return await self.runs.run(self, work, noted)
+        if demands is not None and demands.key is not None and operation.effect is not Effect.READ:
+            return await self.keys.run(self, work, demands, noted)
         return await self.perform(work)
 
     async def perform(self, work: Work, run: Running | None = None) -> Any:
         """Run what was checked, begun anew where that may help, as this run."""
         attempt = 1
         while True:
-            call = Call(self, work.session, work.operation, work.channel)
+            terms = None if work.once is None else USUAL  # what is done once is one transaction
+            call = Call(self, work.session, work.operation, work.channel, terms=terms)
+            if work.demands is not None:
+                call.match = work.demands.match
             if run is not None:
                 run.begin(call)
             try:
@@ -87,13 +95,14 @@ class Runtime:
 
     async def _run(self, call: Call, work: Work, run: Running | None) -> Any:
         operation, accepted, deadline = call.operation, work.arguments, work.deadline
+        handler = operation.handler if work.once is None else work.once.handle
         before = CURRENT.set(call)
         try:
             if deadline is None:
-                result = await operation.handler(call, accepted)
+                result = await handler(call, accepted)
             else:
                 async with until(deadline, f"'{operation.name}'"):
-                    result = await operation.handler(call, accepted)
+                    result = await handler(call, accepted)
             await (call.commit() if run is None else run.keep(call, result))
         except BaseException as failure:
             await call.rollback()

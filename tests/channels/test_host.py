@@ -16,8 +16,7 @@ from nexus import Nexus, Settings
 from nexus.errors import ConfigurationError
 from nexus.runtime import Runtime
 from nexus.session import Sessions
-from nexus_channels.guard import Guard
-from nexus_channels.host import Host, build_host
+from nexus_channels.host import Application, Host
 from nexus_channels.server import running_server
 from tests.channels.conftest import KEY, Served
 from tests.support.things import Things, application
@@ -277,11 +276,11 @@ class TestAnyServer:
 
     async def test_lifespan(self) -> None:
         greeter = Greeter()
-        asgi = build_host(Greeting(greeter))
+        asgi = Application(Greeting(greeter))
         to_app: asyncio.Queue[dict[str, str]] = asyncio.Queue()
         from_app: asyncio.Queue[dict[str, str]] = asyncio.Queue()
         scope = {"type": "lifespan", "asgi": {"version": "3.0"}, "state": {}}
-        running = asyncio.create_task(asgi(scope, to_app.get, from_app.put))  # type: ignore[arg-type]
+        running = asyncio.create_task(asgi(scope, to_app.get, from_app.put))
         await to_app.put({"type": "lifespan.startup"})
         assert await from_app.get() == {"type": "lifespan.startup.complete"}
         assert greeter.seen == ["started"]
@@ -291,21 +290,28 @@ class TestAnyServer:
         assert greeter.seen == ["started", "ended"]
 
     async def test_requests(self) -> None:
-        transport = httpx2.ASGITransport(app=application(Things()).asgi())
-        async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
+        asgi = application(Things()).asgi()
+        transport = httpx2.ASGITransport(app=asgi)
+        async with (
+            asgi.lifespan(),
+            httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client,
+        ):
             assert (await client.post("/api/things", json={"name": "x"})).status_code == 201
             assert (await client.get("/api/things/1")).json()["name"] == "x"
             assert (await client.head("/api/things/1")).content == b""
 
     async def test_cancelled(self) -> None:
         asgi = application(Things()).asgi()
-        assert isinstance(asgi, Guard)
+        assert isinstance(asgi, Application)
         transport = httpx2.ASGITransport(app=asgi)
-        async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
+        async with (
+            asgi.lifespan(),
+            httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client,
+        ):
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.1):
                     await client.post("/api/workflows/wait/execute")
-            asgi.closing = True
+            asgi.guard.closing = True
             waiting = asyncio.create_task(client.post("/api/workflows/wait/execute"))
             await asyncio.sleep(0.05)
             waiting.cancel()

@@ -308,16 +308,15 @@ class TestListChanged:
 
     async def heard(self, client: Client, told: Told, change: Callable[[], Awaitable[None]]) -> list[str]:
         if client.protocol_version < MODERN:
-            await asyncio.sleep(0.3)  # over HTTP the client opens its stream beside
-            await change()
+            await change()  # perhaps before the stream is open that the client opens beside
             await asyncio.sleep(SILENCE)
             return [method.split("/")[1] for method in told.methods]
         names = {ToolsListChanged: "tools", ResourcesListChanged: "resources"}
         heard: list[str] = []
         async with client.listen(
-            tools_list_changed=True, resources_list_changed=True, resource_subscriptions=["nexus://things"]
+            tools_list_changed=True, resources_list_changed=True, prompts_list_changed=True
         ) as subscription:
-            assert subscription.honored.resource_subscriptions is None
+            assert subscription.honored.prompts_list_changed is None
             await change()
             with suppress(TimeoutError):
                 async with asyncio.timeout(SILENCE):

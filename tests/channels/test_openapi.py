@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import httpx2
 import msgspec
@@ -177,6 +177,24 @@ class TestDocument:
         answered = described(shop)["paths"]["/api/workflows/odd/execute"]["post"]["responses"]["200"]
         assert answered["content"]["application/json"]["schema"] == {}
         assert "'odd' is described without a schema" in caplog.text
+
+    def test_what_is_to_be_used_no_more(self, shop: Nexus) -> None:
+        class Search(msgspec.Struct):
+            text: str = ""
+            words: Annotated[str, msgspec.Meta(extra_json_schema={"deprecated": True})] = ""
+
+        async def search(call: object, given: Search) -> None: ...
+
+        more = {"resource": "customers", "verb": "search", "effect": Effect.READ}
+        shop.registry.add(Operation("customers.search", search, Search, **more))  # type: ignore[arg-type]
+        document = described(shop)
+        described_at = document["paths"]["/api/customers:search"]
+        parameters = {one["name"]: one for one in described_at["get"]["parameters"]}
+        assert parameters["words"]["deprecated"] is True
+        assert "deprecated" not in parameters["text"]
+        (reference,) = _references(described_at["post"]["requestBody"])
+        body = document["components"]["schemas"][reference.rpartition("/")[2]]["properties"]
+        assert (body["words"]["deprecated"], "deprecated" in body["text"]) == (True, False)
 
     def test_it_is_kept_until_something_changes(self, shop: Nexus) -> None:
         kept = Described(shop.registry, title="Shop")

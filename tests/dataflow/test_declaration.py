@@ -201,6 +201,36 @@ def test_relations_follow_from_names_and_declarations(db: DataFlow) -> None:
     assert sorted(db.models["User"].relations) == ["sent", "to_letters"]
 
 
+async def test_a_model_that_was_refused_leaves_no_relation(db: DataFlow) -> None:
+    """Relations are resolved once for all models, and anew when the last one is another."""
+
+    class Product:
+        name: str
+
+    class Vendor:
+        name: str
+        product_id: int | None = None
+        __indexes__ = [{"name": "of_product", "fields": ["product_id"]}]
+
+    class Refused:
+        vendor_id: int | None = None
+        __indexes__ = [{"name": "of_product", "fields": ["vendor_id"]}]
+
+    db.model(Product)
+    db.model(Vendor)
+    assert list(db.models["Product"].relations) == ["vendors"]
+    with pytest.raises(RegistrationError, match="of_product"):
+        db.model(Refused)
+    assert list(db.models["Vendor"].relations) == ["product"]
+
+    class Stock:
+        vendor_id: int | None = None
+
+    db.model(Stock)
+    assert list(db.models["Vendor"].relations) == ["product", "stocks"]
+    assert db.models["Stock"].related is db.models["Product"].related
+
+
 def test_instances_do_not_see_each_others_models(db: DataFlow) -> None:
     other = DataFlow(":memory:")
     order = make("Order", {"customer_id": int})

@@ -70,7 +70,7 @@ async def test_it_is_about_one_record(invoke: Invoke) -> None:
         ("get", {"id": 1, "name": "a"}, "'id' and the fields both"),
         ("delete", {"filter": {}}, "is empty"),
         ("delete", {"id": 1, "read_preference": "primary"}, "'read_preference' is not available yet"),
-        ("list", {"streaming": True}, "'streaming' is not available yet"),
+        ("list", {"streaming": True}, "'streaming' is for the node of a workflow"),
         ("update", {"filter": {"id": 1}, "conditions": {"id": 1}, "stock": 1}, "both"),
         ("update", {"id": 1, "fields": {"stock": 1}, "updates": {"stock": 2}}, "'stock' is given twice"),
         ("get", {"name": "zzz", "raise_on_not_found": True, "return_null_if_not_found": True}, "contradict"),

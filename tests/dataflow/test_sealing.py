@@ -197,3 +197,30 @@ async def refused(app: Nexus, cursor: str) -> bool:
             return False
     except CursorExpired as failure:
         return "restored" in failure.detail
+
+
+@REACHABLE
+async def test_a_reader_keeps_small_what_only_other_programs_write(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dataflow.retention._PAUSE", 0.2)
+    db = DataFlow(database, changes_max_rows=10)
+
+    @db.model
+    class Account:
+        name: str
+
+    app = Nexus(db)
+    async with app.running():
+        await create(app)
+    async with app.running(), app.feed.subscribe(LOCAL, "accounts") as followed:
+        changes = aiter(followed)
+        told = asyncio.ensure_future(anext(changes))
+        await run_sql(database, *(f"UPDATE accounts SET name = '{number}'" for number in range(100)))
+        await told
+        async with asyncio.timeout(10):
+            while True:
+                ((kept,),) = await run_sql(database, "SELECT count(*) FROM dataflow_changes")
+                if kept <= 11:  # a tenth more is not cut back
+                    break
+                await asyncio.sleep(0.1)

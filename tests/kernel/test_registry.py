@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nexus import Call, Effect, Nexus, Operation, Registry, operation
+from nexus import Call, Effect, Operation, Registry, operation
 from nexus.errors import RegistrationError, UnknownOperation
 
 
@@ -89,12 +89,17 @@ def test_a_function_without_annotations_cannot_be_an_operation() -> None:
             operation(wrong)
 
 
-def test_an_application_refuses_options_that_it_cannot_honour() -> None:
-    with pytest.raises(TypeError, match="did you mean 'enable_mcp'"):
-        Nexus(enable_mpc=True)
-    from nexus.errors import ConfigurationError
-
-    for refused in ({"auth_config": {}}, {"enable_cli": False}, {"auto_discovery": True}, {"enable_api": 1}):
-        with pytest.raises(ConfigurationError):
-            Nexus(**refused)  # type: ignore[arg-type]
-    assert "mcp" not in Nexus(enable_mcp=False, auto_discovery=False, channels_synced=True).channels
+def test_what_is_added_piece_by_piece_is_as_if_at_once() -> None:
+    operations = [listing(name, node) for name, node in (("a", "AListNode"), ("b", ""), ("c", "CListNode"))]
+    hidden = Operation(name="a.hide", handler=nothing, resource="a", verb="hide", internal=True)
+    at_once, pieces = Registry(), Registry()
+    at_once.add(*operations, hidden)
+    before = pieces.verbs("a")
+    for one in (*operations, hidden):
+        pieces.add(one)
+    assert before == {}
+    assert pieces.resources() == at_once.resources() == ["a", "b", "c"]
+    assert pieces.verbs("a") == at_once.verbs("a") == {"list": operations[0]}
+    assert list(pieces) == list(at_once)
+    pieces.remove("b.list")
+    assert ("b.list" in pieces, "CListNode" in pieces, pieces.resources()) == (False, True, ["a", "c"])

@@ -321,8 +321,8 @@ async def test_recording_can_be_switched_off(work: Work, how: str) -> None:
     app.operation(replace(work.operation, handler=handler))
     async with app.running():
         assert await run(app, "work")
-        for how_to in ({"key": "k"}, {"background": True}):
-            with pytest.raises(InvalidInput, match="not recorded"):
+        for how_to, why in (({"key": "k"}, "no database"), ({"background": True}, "not recorded")):
+            with pytest.raises(InvalidInput, match=why):
                 await run(app, "work", **how_to)
         with pytest.raises(UnknownOperation):
             await run(app, "runs.list")

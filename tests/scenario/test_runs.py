@@ -195,7 +195,12 @@ async def test_the_websocket_follows_runs_and_starts_them(served: Server) -> Non
         watcher = drivers.Watcher(connection)
         assert (await watcher.subscribe(topic="runs", filter={"workflow": "make"}))["type"] == "ready"
         await asyncio.sleep(0.1)
-        call = {"operation": "make", "arguments": {"name": "Lamp"}, "key": "k", "background": True}
+        call = {
+            "operation": "make",
+            "arguments": {"name": "Lamp"},
+            "idempotency_key": "k",
+            "background": True,
+        }
         await connection.send(json.dumps({"type": "call", "id": "c", **call}))
         frames = [await watcher.frame()]
         while not (frames[-1]["type"] == "change" and frames[-1]["record"]["state"] == "done"):

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import msgspec
 
 from nexus import LOCAL, Call, Nexus, Operation, Session
+from nexus.demands import Demands
 from nexus.errors import (
     Conflict,
     NexusError,
@@ -53,8 +54,9 @@ class Work:
 
 
 async def run(app: Nexus, name: str, session: Session = LOCAL, /, **given: Any) -> Any:
-    how = {key: given.pop(key) for key in ("key", "background") if key in given}
-    return await app.runtime.invoke(name, given, session, channel="test", **how)
+    asked = {key: given.pop(key) for key in ("key", "background") if key in given}
+    demands = Demands(**asked) if asked else None
+    return await app.runtime.invoke(name, given, session, channel="test", demands=demands)
 
 
 async def only(app: Nexus) -> Any:

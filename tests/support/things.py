@@ -84,6 +84,9 @@ class Things:
     def contribute(self, runtime: Runtime) -> None:
         runtime.registry.add(*operations(self))
 
+    async def check(self) -> None:
+        pass
+
     async def close(self) -> None:
         pass
 

@@ -53,6 +53,12 @@ def shop(database: str) -> Any:
         email_domain: str
         account_age_days: int
 
+    @db.model
+    class UserProcessingLog:
+        user_id: int
+        processed_at: datetime.datetime
+        status: str
+
     yield db
     db.sync.close()
 
@@ -243,6 +249,49 @@ result = {"transformed_users": made}
     assert results["store"]["success_count"] == 1
     stored = shop.sync.model_face("UserAnalytics").get(1)
     assert (stored["display_name"], stored["email_domain"]) == ("Alice Smith", "example.com")
+
+
+def test_records_are_processed_in_batches(shop: DataFlow) -> None:
+    shop.sync.users.bulk_create(data=[{**ALICE, "email": f"{number}@example.com"} for number in range(2300)])
+    shop.sync.users.bulk_create(data=[{**ALICE, "active": False}])
+    workflow = WorkflowBuilder()
+    workflow.add_node(
+        "UserListNode", "get_users_batch", {"filter": {"active": True}, "batch_size": 1000, "streaming": True}
+    )
+    workflow.add_node(
+        "PythonCodeNode",
+        "process_user_batch",
+        {
+            "code": """
+users = get_input_data("get_users_batch")["data"]
+processed = []
+
+for user in users:
+    processed.append({
+        "user_id": user["id"],
+        "processed_at": datetime.now().isoformat(),
+        "status": "processed"
+    })
+
+result = {"processed_users": processed}
+"""
+        },
+    )
+    workflow.add_node(
+        "UserProcessingLogBulkCreateNode",
+        "store_processing_log",
+        {"data": ":processed_users", "batch_size": 500},
+    )
+    workflow.add_connection("get_users_batch", "result", "process_user_batch", "input")
+    workflow.add_connection(
+        "process_user_batch", "processed_users", "store_processing_log", "processed_users"
+    )
+    results, _ = LocalRuntime().execute(workflow.build())
+    assert results["get_users_batch"] == {"pages": 3, "count": 2300}
+    assert results["store_processing_log"]["last"]["success_count"] == 300
+    logged = shop.sync.model_face("UserProcessingLog")
+    assert logged.count() == {"count": 2300}
+    assert logged.count(filter={"user_id": 2300, "status": "processed"}) == {"count": 1}
 
 
 def test_reads_side_by_side_are_summed_up(shop: DataFlow) -> None:

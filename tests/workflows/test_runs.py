@@ -14,6 +14,7 @@ import pytest
 
 from dataflow import DataFlow
 from nexus import LOCAL, Call, Nexus
+from nexus.demands import Demands
 from nexus.errors import InvalidInput, KeyReused, NotFound, RunCancelled, SchemaMismatch, Unavailable
 from nexus.runs.owner import is_alive, new_owner
 from nexus.runs.record import RUNS, now
@@ -78,8 +79,9 @@ async def shop(database: str) -> AsyncIterator[Nexus]:
 
 
 async def run(app: Nexus, name: str, /, **given: Any) -> Any:
-    how = {key: given.pop(key) for key in ("key", "background", "timeout") if key in given}
-    return await app.runtime.invoke(name, given, LOCAL, channel="test", **how)
+    asked = {key: given.pop(key) for key in ("key", "background") if key in given}
+    demands, timeout = Demands(**asked) if asked else None, given.pop("timeout", None)
+    return await app.runtime.invoke(name, given, LOCAL, channel="test", timeout=timeout, demands=demands)
 
 
 async def products(app: Nexus) -> int:

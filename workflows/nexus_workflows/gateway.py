@@ -33,9 +33,9 @@ def create_gateway(
         raise ConfigurationError(
             "auto_generate_endpoints=False cannot be honoured.", remedy="Leave out dataflow_integration."
         )
+    if authentication_required:
+        options["authentication_required"] = True
     app = Nexus(dataflow_integration, title=title, **options)
     for name, workflow in (workflows or {}).items():
         app.register(name, workflow)
-    if authentication_required and app.sessions.open:
-        raise ConfigurationError("authentication_required needs an API key.", remedy="Set NEXUS_API_KEY.")
     return app

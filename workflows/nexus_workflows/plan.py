@@ -12,6 +12,9 @@ from nexus_workflows.segments import Segment
 from nexus_workflows.steps import Step
 from nexus_workflows.values import Convert, Path
 
+WAITING, DONE, SKIPPED, RECOVERED, HANDED = range(5)
+"""The state of a node. RECOVERED has failed and the run goes on; HANDED has failed, and its handler runs."""
+
 
 @dataclass(frozen=True, slots=True)
 class Edge:
@@ -46,7 +49,8 @@ ALWAYS = Conditions(groups=(), joins=False, handles=-1)
 @dataclass(slots=True)
 class Planned:
     """One node. `constants` are arguments that are known, `dynamic` those to be filled, `brought` what
-    connections bring, `direct` which of that are arguments."""
+    connections bring, `direct` which of that are arguments. `gathers` says that this is one of each page of a
+    stream, together."""
 
     index: int
     id: str
@@ -59,6 +63,7 @@ class Planned:
     conditions: Conditions
     sources: tuple[tuple[str, int], ...] = ()
     shows_given: bool = False
+    gathers: bool = False
 
     @property
     def immediate(self) -> bool:
@@ -70,9 +75,22 @@ class Planned:
         return not self.dynamic and not self.brought and not self.sources
 
 
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """What runs for each page: `body`, whose nodes, at any depth, are `members`. `gathered` is what those
+    nodes are brought that gather the pages; `locked` says that the records of a page are to stay as they
+    are."""
+
+    body: Plan
+    members: tuple[int, ...]
+    gathered: tuple[tuple[int, Brought], ...]
+    locked: bool
+
+
 @dataclass(slots=True)
 class Plan:
-    """The nodes in an order in which they can run, in segments that are kept or undone as a whole."""
+    """The nodes in an order in which they can run, in segments that are kept or undone as a whole. Those that
+    are inside of `streams` are in the segments of a stream's own plan, which has the same nodes."""
 
     name: str
     nodes: tuple[Planned, ...]
@@ -82,6 +100,7 @@ class Plan:
     limit: int
     switches: Mapping[int, SwitchStep] = field(default_factory=dict)
     controlled: bool = False
+    streams: Mapping[int, Stream] = field(default_factory=dict)
 
     @property
     def waits(self) -> bool:

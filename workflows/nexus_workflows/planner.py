@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import operator
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
@@ -21,10 +21,11 @@ from nexus_workflows.nodes.catalogue import CODE, GENERIC, STEPS, Finder, make_s
 from nexus_workflows.nodes.code import CodeStep
 from nexus_workflows.nodes.loop import LoopStep
 from nexus_workflows.nodes.merge import MergeStep
+from nexus_workflows.nodes.stream import STREAMING, StreamStep, can_stream, pages_of
 from nexus_workflows.nodes.switch import SwitchStep
-from nexus_workflows.plan import ALWAYS, Brought, Conditions, Edge, Plan, Planned
-from nexus_workflows.segments import segments
+from nexus_workflows.plan import ALWAYS, Brought, Conditions, Edge, Plan, Planned, Stream
 from nexus_workflows.steps import OperationStep, Step, Takes
+from nexus_workflows.streams import Level, Streams
 from nexus_workflows.values import GIVEN, Placeholder, Template, Typed, is_constant, placeholders, templates
 
 _ANY_OUTPUT = ("data", "result")
@@ -82,33 +83,62 @@ class Planner:
             isinstance(found.step, SwitchStep) for found in self._found
         )
         nodes = tuple(self._planned(number, found) for number, found in enumerate(self._found))
-        before = [[self._numbers[name] for name in self._needs[node.id]] for node in self._order]
-        after: list[list[int]] = [[] for _ in nodes]
-        for number, others in enumerate(before):
-            for other in others:
-                after[other].append(number)
         switches = {node.index: node.step for node in nodes if isinstance(node.step, SwitchStep)}
+        outside, streams = self._laid_out(), dict[int, Stream]()
         plan = Plan(
             name=self._settings.name,
             nodes=nodes,
-            after=tuple(map(tuple, after)),
-            segments=segments([node.step for node in nodes], before, self._beside()),
+            after=outside.after,
+            segments=outside.segments,
             atomic=self._settings.atomic,
             limit=self._settings.limit,
             switches=switches,
             controlled=self._controlled,
+            streams=streams,
         )
+        streams.update(self._in_pages(plan))
         if plan.controlled:
             check_reachable(plan)
         else:
             check_single(nodes)
         return plan
 
+    def check_end(self, template: Template) -> None:
+        """Refuse to ask at the end of a run for what was only there with a page."""
+        number = self._numbers.get(template.source, -1)
+        remains = self.streams.remains(number) if number >= 0 else ()
+        if remains and len(template.path) > 1 and template.path[1] not in (*remains, *_ANY_OUTPUT):
+            raise RegistrationError(
+                f"The output asks for '{'.'.join(template.path)}', of which each page has its own.",
+                remedy=f"Gather it in a MergeNode with 'pages': True; there remain {' and '.join(remains)}.",
+            )
+
+    def _laid_out(self) -> Level:
+        """The nodes of the workflow but for those inside of streams."""
+        before = [[self._numbers[name] for name in self._needs[node.id]] for node in self._order]
+        steps = [found.step for found in self._found]
+        self.streams = Streams([node.id for node in self._order], steps, before, self._beside())
+        return self.streams.level(())
+
+    def _in_pages(self, plan: Plan) -> Iterator[tuple[int, Stream]]:
+        """What runs for each page of each stream."""
+        streams = self.streams
+        for number in streams.numbers:
+            inside = streams.level((*streams.places[number], number))
+            gathered = []
+            for node in plan.nodes:
+                for each in node.brought if node.gathers else ():
+                    own = (edge for edge in each.edges if streams.within(edge.source)[-1] == number)
+                    if edges := tuple(own):
+                        gathered.append((node.index, replace(each, edges=edges)))
+            body = replace(plan, segments=inside.segments, after=inside.after)
+            yield number, Stream(body, streams.members(number), tuple(gathered), streams.locks(number))
+
     def _beside(self) -> dict[int, frozenset[str] | None]:
         """The models that nodes look at besides their own: through relations in filters, by `include`."""
         beside: dict[int, frozenset[str] | None] = {}
         for number, found in enumerate(self._found):
-            step = found.step.inner if isinstance(found.step, LoopStep) else found.step
+            step = _operation_of(found.step)
             if not isinstance(step, OperationStep) or step.operation.also_reads is None:
                 continue
             brought = any(each.input in _DECIDING for each in self._into.get(found.node.id, ()))
@@ -119,11 +149,11 @@ class Planner:
     def _look(self, node: Node) -> _Found:
         given = node.parameters
         kind = _kind(node)
-        step = self._step_of(kind, node)
+        step = pages_of(node.id, given, self._step_of(kind, node))
         if not given:
             return _Found(node, step, {}, {})
         accepted = step.takes.types
-        config = STEPS.get(kind, frozenset())
+        config = STREAMING if can_stream(step) else STEPS.get(kind, frozenset())
         about = {name: given[name] for name in _AROUND & given.keys() if name not in accepted}
         if isinstance(step, CodeStep):
             about.pop("model", None)
@@ -207,6 +237,11 @@ class Planner:
                 f"Node '{node.id}': 'timeout' cannot be honoured, what does not await cannot be stopped.",
                 remedy="Use an AsyncPythonCodeNode, or an async function.",
             )
+        if care is not None and care.action != "fail" and isinstance(step, StreamStep):
+            raise RegistrationError(
+                f"Node '{node.id}': 'on_error' cannot be honoured: its pages have been handed on.",
+                remedy="Use 'retry', or 'on_error' of the nodes that follow.",
+            )
         connections = self._into.get(node.id, [])
         wanted = set(placeholders(found.parameters)) if found.parameters else set[str]()
         self._check_parameters(found, connections, wanted)
@@ -225,6 +260,7 @@ class Planner:
             conditions=self._conditions(found, connections),
             sources=self._sources(found, connections),
             shows_given=self._is_asked(node.id),
+            gathers=isinstance(step, MergeStep) and step.pages,
         )
 
     def _check_parameters(self, found: _Found, connections: list[Connection], wanted: set[str]) -> None:
@@ -235,9 +271,9 @@ class Planner:
         given = set(found.parameters) | (connected - ({ORDER} - takes.types.keys()) - wanted)
         if not takes.open:
             for name in sorted(given - takes.types.keys() - takes.managed):
-                if name in takes.later:
+                if name in takes.refused:
                     raise RegistrationError(
-                        f"Node '{node.id}': the parameter '{name}' of {node.kind} is not available yet."
+                        f"Node '{node.id}': the parameter '{name}' of {node.kind} {takes.refused[name]}."
                     )
                 raise InvalidParameter(
                     InvalidParameter.UNKNOWN,
@@ -354,6 +390,13 @@ class Planner:
         return node in self._asked
 
     _asked: set[str] | None = None
+
+
+def _operation_of(step: Step) -> Step:
+    """What a loop repeats, or a stream reads; else the step itself."""
+    if isinstance(step, LoopStep):
+        return step.inner
+    return step.source if isinstance(step, StreamStep) else step
 
 
 def _kind(node: Node) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import copy
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from typing import Any
 
@@ -16,18 +18,26 @@ from nexus.runtime import ATTEMPTS, pause
 from nexus_workflows.careful import run_carefully
 from nexus_workflows.errors import NodeFailed, told
 from nexus_workflows.flow import Flow
-from nexus_workflows.plan import Edge, Plan, Planned
+from nexus_workflows.plan import (
+    DONE,
+    HANDED,
+    RECOVERED,
+    SKIPPED,
+    WAITING,
+    Brought,
+    Edge,
+    Plan,
+    Planned,
+)
 from nexus_workflows.segments import Phase, Segment
 from nexus_workflows.steps import Given
+from nexus_workflows.streaming import run_stream
 from nexus_workflows.values import GIVEN, fill, look_up
 
 logger = logging.getLogger("nexus.workflows")
 
 DEEPEST = 30
 """How many workflows may be running inside of each other."""
-
-WAITING, DONE, SKIPPED, RECOVERED, HANDED = range(5)
-"""The state of a node. RECOVERED has failed and the run goes on; HANDED has failed, and its handler runs."""
 
 
 async def _nothing(call: Call, arguments: object) -> None:
@@ -72,16 +82,31 @@ class Run:
         self.state = [WAITING] * len(plan.nodes)
         self.progress, call.progress = call.progress, None  # a workflow inside reports to nobody
         self._reading: Call | None = None
+        # What pages of streams have brought, by the node that gathers it, its input, and the stream.
+        self.gathered: dict[tuple[int, str], dict[int, list[Any]]] = {}
+        # A stream takes no place of its own, so that what is inside can always go on.
+        self.slots = asyncio.Semaphore(plan.limit) if plan.streams else None
+
+    def page(self, body: Plan, call: Call) -> Run:
+        """The same run for one page of a stream: what it finds out is its own."""
+        page = copy.copy(self)
+        page.plan, page.call, page._ends_the_call = body, call, False
+        page.scope, page.state, page.gathered = dict(self.scope), list(self.state), {}
+        return page
 
     async def results(self) -> dict[str, Any]:
+        await self.segments()
+        scope, state = self.scope, self.state
+        return {node.id: None if state[node.index] == SKIPPED else scope[node.id] for node in self.plan.nodes}
+
+    async def segments(self) -> None:
+        """One after the other."""
         number = 0
         while number < len(self.plan.segments):
             waits = self.plan.segments[number].waits
             if waits.needs:
                 await self._phase(waits, self.call)
             number = await self._segment(number)
-        scope, state = self.scope, self.state
-        return {node.id: None if state[node.index] == SKIPPED else scope[node.id] for node in self.plan.nodes}
 
     async def _segment(self, first: int) -> int:
         """Run a segment, and the next ones while nothing waits between, as a whole; what the database gives
@@ -155,7 +180,7 @@ class Run:
         """Begin anew from a segment on."""
         for segment in self.plan.segments[first:]:
             for phase in (segment.before, segment.inside):
-                for number in phase.needs:
+                for number in self._with_members(phase.needs):
                     if self.state[number] != WAITING:
                         self.state[number] = WAITING
                         node = self.plan.nodes[number].id
@@ -164,6 +189,13 @@ class Run:
                             self.scope[node] = self.inputs[node]
                         if self.progress is not None:
                             self.progress.node_ended(node, "retrying", 0.0)
+
+    def _with_members(self, numbers: Iterable[int]) -> Iterator[int]:
+        """And, of streams, what is inside."""
+        for number in numbers:
+            yield number
+            if number in self.plan.streams:
+                yield from self.plan.streams[number].members
 
     async def _phase(self, phase: Phase, call: Call) -> None:
         before = CURRENT.set(call)
@@ -175,34 +207,42 @@ class Run:
     async def node(self, number: int, call: Call) -> None:
         """Run one node, or find that its way was not taken."""
         planned = self.plan.nodes[number]
-        progress = self.progress
         if self.plan.controlled and not self._runs(planned):
-            self.state[number] = SKIPPED
-            if progress is not None:
-                progress.node_ended(planned.id, "skipped", 0.0)
-            return
-        if progress is None and planned.care is None:
-            try:
-                self.scope[planned.id] = await planned.step.run(call, self._given(planned))
-            except Exception as failure:
-                raise self._named(planned, failure) from failure
-            self.state[number] = DONE
-            return
-        await self._watched(planned, call)
+            for each in self._with_members((number,)):
+                self.state[each] = SKIPPED
+                if self.progress is not None:
+                    self.progress.node_ended(self.plan.nodes[each].id, "skipped", 0.0)
+        elif number in self.plan.streams:
+            await run_stream(self, planned, call)
+        elif self.slots is None or planned.immediate:
+            await self._work(planned, call)
+        else:
+            async with self.slots:
+                await self._work(planned, call)
 
-    async def _watched(self, planned: Planned, call: Call) -> None:
+    async def _work(self, planned: Planned, call: Call) -> None:
+        if self.progress is None and planned.care is None:
+            try:
+                self.scope[planned.id] = await planned.step.run(call, self.given(planned))
+            except Exception as failure:
+                raise self.named(planned, failure) from failure
+            self.state[planned.index] = DONE
+            return
+        await self.watched(planned, call)
+
+    async def watched(self, planned: Planned, call: Call) -> None:
         progress, care = self.progress, planned.care
         if progress is not None:
             progress.node_started(planned.id)
         begun = time.perf_counter()
         try:
-            given = self._given(planned)
+            given = self.given(planned)
             if care is None:
                 value = await planned.step.run(call, given)
             else:
                 value = await run_carefully(planned, care, call, given, progress)
         except Exception as failure:
-            error = self._named(planned, failure)
+            error = self.named(planned, failure)
             if progress is not None:
                 progress.node_ended(planned.id, "failed", time.perf_counter() - begun, error)
             if care is None or care.action == "fail" or (isinstance(failure, Retryable) and call.atomic):
@@ -226,7 +266,7 @@ class Run:
         self.scope[planned.id] = fill(care.fallback, self.scope, {}) if care.has_fallback else said
         self.state[planned.index] = HANDED if care.action == "goto" else RECOVERED
 
-    def _named(self, planned: Planned, failure: Exception) -> NexusError:
+    def named(self, planned: Planned, failure: Exception) -> NexusError:
         """The failure as one of ours that names the node."""
         if not isinstance(failure, NexusError):
             logger.error("node '%s' failed", planned.id, exc_info=failure)
@@ -246,12 +286,15 @@ class Run:
             return False
         if not conditions.groups:
             return True
-        taken = (any(map(self._taken, group)) for group in conditions.groups)
+        taken = (any(map(self.taken, group)) for group in conditions.groups)
+        if planned.gathers:
+            edges = (edge for group in conditions.groups for edge in group)
+            return any(self.state[edge.source] != SKIPPED for edge in edges)
         if conditions.joins:
             return any(taken)
         return all(taken)
 
-    def _taken(self, edge: Edge) -> bool:
+    def taken(self, edge: Edge) -> bool:
         state = self.state[edge.source]
         if state in (SKIPPED, HANDED):
             return False
@@ -260,7 +303,7 @@ class Run:
             return True
         return edge.output[0] == switch.taken(self.scope[self.plan.nodes[edge.source].id])
 
-    def _given(self, planned: Planned) -> Given:
+    def given(self, planned: Planned) -> Given:
         if planned.simple:
             arguments, sources = dict(planned.constants), dict[str, Any]()
         else:
@@ -271,20 +314,15 @@ class Run:
         return Given(arguments, sources, self.inputs, self.scope)
 
     def _filled(self, planned: Planned) -> tuple[dict[str, Any], dict[str, Any]]:
-        scope, nodes, controlled = self.scope, self.plan.nodes, self.plan.controlled
+        scope = self.scope
         brought: dict[str, Any] = {}
         for each in planned.brought:
-            for edge in each.edges:
-                if controlled and not self._taken(edge):
-                    continue
-                source = nodes[edge.source].id
-                try:
-                    value = look_up(scope[source], edge.output)
-                except NexusError as failure:
-                    failure.detail = f"Node '{source}' has given no '{'.'.join(edge.output)}'."
-                    raise
-                brought[each.input] = value if each.convert is None else each.convert(value)
-                break
+            if planned.gathers:
+                parts = self.gathered.get((planned.index, each.input), {})
+                brought[each.input] = [value for number in sorted(parts) for value in parts[number]]
+            else:
+                for value in self.brought_by(each):
+                    brought[each.input] = value
         arguments = dict(planned.constants)
         for name, tree in planned.dynamic:
             arguments[name] = fill(tree, scope, brought)
@@ -292,3 +330,17 @@ class Run:
             if name in planned.direct:
                 arguments[name] = value
         return arguments, {name: scope.get(name) for name, _ in planned.sources}
+
+    def brought_by(self, each: Brought) -> Iterator[Any]:
+        """The value that is brought to an input, if any way to it was taken."""
+        for edge in each.edges:
+            if self.plan.controlled and not self.taken(edge):
+                continue
+            source = self.plan.nodes[edge.source].id
+            try:
+                value = look_up(self.scope[source], edge.output)
+            except NexusError as failure:
+                failure.detail = f"Node '{source}' has given no '{'.'.join(edge.output)}'."
+                raise
+            yield value if each.convert is None else each.convert(value)
+            return

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from nexus_workflows.nodes.loop import LoopStep
+from nexus_workflows.nodes.stream import StreamStep
 from nexus_workflows.steps import OperationStep, Reach, Step
 
 _NO_MODELS: frozenset[str] = frozenset()
@@ -45,7 +46,7 @@ def segments(
     are the models that a node looks at besides its own; None where only a run can tell."""
     ranks = _ranks(steps, before)
     levels = _levels(steps, before, ranks)
-    written = _written(steps)
+    written = written_by(steps)
     count = max(ranks, default=0) + 1
     members: list[tuple[list[int], list[int], list[int]]] = [([], [], []) for _ in range(count)]
     early: list[bool] = []
@@ -83,26 +84,32 @@ def _levels(steps: Sequence[Step], before: Sequence[Sequence[int]], ranks: list[
     return levels
 
 
-def _written(steps: Sequence[Step]) -> Callable[[Step, frozenset[str] | None], bool]:
-    """Whether what a step reads, also besides its own model, is written in the same run."""
-    models = {_about(step) for step in steps if step.reach is Reach.WRITES}
-    anything = any(step.reach is Reach.ANYTHING for step in steps)
+def written_by(steps: Sequence[Step]) -> Callable[[Step, frozenset[str] | None], bool]:
+    """Whether what a step reads, also besides its own model, is written in the same run, by these steps."""
+    parts = [part for step in steps for part in _parts(step)]
+    models = {about(part) for part in parts if part.reach is Reach.WRITES}
+    anything = any(part.reach is Reach.ANYTHING for part in parts)
 
     def written(step: Step, also: frozenset[str] | None) -> bool:
-        about = _about(step)
-        if anything or about in models:
+        if anything:
             return True
         if also is None:
             return bool(models)
-        return about is not None and any((about[0], name) in models for name in also)
+        read = {about(part) for part in _parts(step)}
+        return bool(read & models) or any((one[0], name) in models for one in read if one for name in also)
 
     return written
 
 
-def _about(step: Step) -> tuple[str, str] | None:
+def _parts(step: Step) -> tuple[Step, ...]:
+    """What a stream runs for each page; else the step itself."""
+    return step.parts if isinstance(step, StreamStep) else (step,)
+
+
+def about(step: Step) -> tuple[str, str] | None:
     """The instance and the model that an operation, or the one that a loop repeats, is about."""
     if isinstance(step, LoopStep):
-        return _about(step.inner)
+        return about(step.inner)
     if not isinstance(step, OperationStep):
         return None
     return step.operation.source, step.operation.model or step.operation.resource

@@ -38,12 +38,13 @@ class Given:
 
 @dataclass(frozen=True, slots=True)
 class Takes:
-    """The arguments of a step by name, with their types. An `open` step takes others, too."""
+    """The arguments of a step by name, with their types. An `open` step takes others, too. `refused` says why
+    one that is documented cannot be given."""
 
     types: Mapping[str, Any] = field(default_factory=dict)
     required: frozenset[str] = frozenset()
     managed: frozenset[str] = frozenset()
-    later: frozenset[str] = frozenset()
+    refused: Mapping[str, str] = field(default_factory=dict)
     members: Mapping[str, Any] = field(default_factory=dict)
     open: bool = False
 
@@ -92,7 +93,7 @@ class OperationStep:
             types={name: given.type for name, given in fields.items()},
             required=frozenset(name for name, given in fields.items() if given.required),
             managed=operation.managed,
-            later=operation.later,
+            refused=operation.refused,
             members=operation.types,
         )
         self.gives = Gives(_outputs(operation.output))

@@ -16,7 +16,7 @@ from nexus.errors import RegistrationError
 from nexus.operation import Effect, Operation
 from nexus.registry import Registry
 from nexus_workflows.graph import Graph, Node
-from nexus_workflows.nodes.catalogue import CODE, Finder, in_registry, only_in
+from nexus_workflows.nodes.catalogue import CODE, Finder, in_application, only_in
 from nexus_workflows.nodes.code import Code
 from nexus_workflows.planner import Planner, Settings, uses
 from nexus_workflows.progress import report_to_log
@@ -65,7 +65,9 @@ class Workflow:
         RegistrationError for parameters or connections that do not fit."""
         if self.registry is not None:
             return self.operation(name, only_in(self.registry), version=instances.generation)
-        return self.operation(name, in_registry(registry), version=lambda: registry.version)
+        return self.operation(
+            name, in_application(registry), version=lambda: (registry.version, instances.generation())
+        )
 
     def operation(
         self,
@@ -133,6 +135,7 @@ class Workflow:
                 raise RegistrationError(
                     f"The output asks for '{template.source}', which is no node and no input."
                 )
+            planner.check_end(template)
 
     def _struct(self, name: str, planner: Planner, extra: Iterable[str]) -> type[msgspec.Struct]:
         declared = {given.name: given for given in self.inputs}

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 
+from mcp.server.streamable_http import MCP_SESSION_ID_HEADER
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from mcp.server.transport_security import TransportSecuritySettings
 from mcp.shared.inbound import MCP_PROTOCOL_VERSION_HEADER
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from nexus.runtime import Runtime
 from nexus_channels.mcp.announcer import Announcer
 from nexus_channels.mcp.server import NexusServer
 
+_SESSION = MCP_SESSION_ID_HEADER.encode()
 _VERSION = MCP_PROTOCOL_VERSION_HEADER.encode()
 
 
@@ -31,7 +33,7 @@ class Served:
 async def serving(runtime: Runtime, limit: int, largest: int) -> AsyncIterator[Served]:
     """Serve for as long as it is entered; leave it in the task that entered it. Arguments may have `limit`
     bytes, a message `largest`."""
-    announcer = Announcer(runtime.registry)
+    announcer = Announcer(runtime)
     server = NexusServer(runtime, announcer, limit=limit)
     modern = _manager(server, largest, plain=False)
     # Answers as plain JSON, not as event streams: these would break off as soon as the server is told to
@@ -41,7 +43,22 @@ async def serving(runtime: Runtime, limit: int, largest: int) -> AsyncIterator[S
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         version = next((value for name, value in scope["headers"] if name == _VERSION), None)
         older = version is None or version.decode("latin-1") in HANDSHAKE_PROTOCOL_VERSIONS
-        await (handshake if older else modern).handle_request(scope, receive, send)
+        if older and scope["method"] == "GET":
+            await stream(scope, receive, send)
+        else:
+            await (handshake if older else modern).handle_request(scope, receive, send)
+
+    async def stream(scope: Scope, receive: Receive, send: Send) -> None:
+        """What a client of the handshake is told unasked goes over a stream that it opens, and may lose."""
+        with ExitStack() as while_open:
+
+            async def watched(message: Message) -> None:
+                await send(message)
+                if message["type"] == "http.response.start" and message["status"] == 200:
+                    session_id = next(value for name, value in scope["headers"] if name == _SESSION)
+                    while_open.enter_context(announcer.streaming(session_id.decode("latin-1")))
+
+            await handshake.handle_request(scope, receive, watched)
 
     async with modern.run(), handshake.run(), announcer.announcing():
         try:

@@ -18,6 +18,7 @@ from mcp_types import (
     INVALID_PARAMS,
     CallToolRequestParams,
     CallToolResult,
+    EmptyResult,
     ListResourcesResult,
     ListResourceTemplatesResult,
     ListToolsResult,
@@ -26,6 +27,10 @@ from mcp_types import (
     ReadResourceRequestParams,
     ReadResourceResult,
     ServerCapabilities,
+    SubscribeRequestParams,
+    SubscriptionsListenRequestParams,
+    SubscriptionsListenResult,
+    UnsubscribeRequestParams,
 )
 
 from nexus.errors import Malformed, NexusError, TooLarge
@@ -55,7 +60,8 @@ class NexusServer(Server[Any]):
     def __init__(
         self, runtime: Runtime, announcer: Announcer, *, limit: int, session: Session | None = None
     ) -> None:
-        self._handlers = handlers = _Handlers(runtime, limit, session)
+        self._runtime = runtime
+        self._handlers = handlers = _Handlers(runtime, announcer, limit, session)
         super().__init__(
             "nexus",
             version=_version(),
@@ -72,7 +78,9 @@ class NexusServer(Server[Any]):
             on_list_resources=handlers.list_resources,
             on_list_resource_templates=handlers.list_templates,
             on_read_resource=handlers.read_resource,
-            on_subscriptions_listen=announcer.listen,
+            on_subscribe_resource=handlers.subscribe,
+            on_unsubscribe_resource=handlers.unsubscribe,
+            on_subscriptions_listen=handlers.listen,
         )
         self.add_notification_handler("notifications/initialized", NotificationParams, announcer.initialized)
 
@@ -100,15 +108,16 @@ class NexusServer(Server[Any]):
     def get_capabilities(self, *args: Any, **options: Any) -> ServerCapabilities:
         capabilities = super().get_capabilities(*args, **options)
         if capabilities.resources is not None:
-            capabilities.resources.subscribe = False
+            capabilities.resources.subscribe = resources.can_be_followed(self._runtime)
         return capabilities
 
 
 class _Handlers:
-    def __init__(self, runtime: Runtime, limit: int, session: Session | None) -> None:
+    def __init__(self, runtime: Runtime, announcer: Announcer, limit: int, session: Session | None) -> None:
         self.toolbox = Toolbox(runtime.registry)
         self.running: set[asyncio.Task[Any]] = set()
         self._runtime = runtime
+        self._announcer = announcer
         self._limit = limit
         self._session = session
 
@@ -145,10 +154,33 @@ class _Handlers:
 
     async def read_resource(self, ctx: Context, params: ReadResourceRequestParams) -> ReadResourceResult:
         try:
-            content = await resources.read(self._runtime, self._caller(ctx), params.uri)
+            found = resources.find(self._runtime.registry, params.uri)
+            content = await found.read(self._runtime, self._caller(ctx))
         except NexusError as failure:
             raise _wire(failure) from None
         return ReadResourceResult(contents=[content])
+
+    async def subscribe(self, ctx: Context, params: SubscribeRequestParams) -> EmptyResult:
+        try:
+            await self._announcer.subscribe(ctx, params.uri, self._caller(ctx))
+        except NexusError as failure:
+            raise _wire(failure) from None
+        return EmptyResult()
+
+    async def unsubscribe(self, ctx: Context, params: UnsubscribeRequestParams) -> EmptyResult:
+        try:
+            self._announcer.unsubscribe(ctx, params.uri)
+        except NexusError as failure:
+            raise _wire(failure) from None
+        return EmptyResult()
+
+    async def listen(
+        self, ctx: Context, params: SubscriptionsListenRequestParams
+    ) -> SubscriptionsListenResult:
+        try:
+            return await self._announcer.listen(ctx, params.notifications, self._caller(ctx))
+        except NexusError as failure:
+            raise _wire(failure) from None
 
     async def _invoke(self, name: str, arguments: bytes, ctx: Context) -> Any:
         task = asyncio.current_task()

@@ -43,7 +43,7 @@ async def serve_stdio(app: Nexus) -> None:
     come when stdin closes are still answered, within `settings.shutdown` seconds."""
     with _claimed() as (source, target):
         async with app.running():
-            limit, announcer = app.settings.body_limit, Announcer(app.registry)
+            limit, announcer = app.settings.body_limit, Announcer(app.runtime)
             server = NexusServer(app.runtime, announcer, limit=limit, session=LOCAL)
             pipe = _Pipe(Lines(source, target, limit + ENVELOPE), app.settings.shutdown)
             options = server.create_initialization_options()

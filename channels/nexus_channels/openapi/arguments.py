@@ -66,7 +66,7 @@ def _exact(known: JsonSchema, exact: JsonSchema) -> JsonSchema:
     schema = exact
     if {"type": "null"} in known.get("anyOf", ()) and "anyOf" not in exact:
         schema = {"anyOf": [exact, {"type": "null"}]}
-    return {**{key: known[key] for key in ("description", "default") if key in known}, **schema}
+    return {**{key: known[key] for key in ("description", "default", "deprecated") if key in known}, **schema}
 
 
 def _used(node: Any, parts: dict[str, JsonSchema]) -> set[str]:
@@ -97,6 +97,8 @@ def query_parameters(
             parameter["description"] = known["description"]
         if name in required:
             parameter["required"] = True
+        if known.get("deprecated"):
+            parameter["deprecated"] = True
         yield parameter | _spelt(operation.arguments.fields[name].type, known, components, name)
 
 

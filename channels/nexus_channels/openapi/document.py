@@ -67,8 +67,12 @@ def describe(
 
 
 def _used(responses: JsonSchema, paths: list[JsonSchema]) -> JsonSchema:
-    text = msgspec.json.encode(paths).decode()
-    return {name: one for name, one in responses.items() if f'"#/components/responses/{name}"' in text}
+    wanted = {name: f'"#/components/responses/{name}"'.encode() for name in responses}
+    used: set[str] = set()
+    for path in paths:
+        text = msgspec.json.encode(path)
+        used.update(name for name, reference in wanted.items() if name not in used and reference in text)
+    return {name: one for name, one in responses.items() if name in used}
 
 
 class Described:

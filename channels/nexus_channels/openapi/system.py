@@ -41,10 +41,12 @@ def host_paths(*, locked: bool) -> dict[str, JsonSchema]:
     made = {
         "/": _own("index", "What is here", "The title, and where each channel is.", _INDEX),
         "/livez": _own("livez", "Alive", "Whether the server runs.", _LIVE),
-        "/readyz": _own("readyz", "Ready", "Whether the server can be asked, and what runs.", _READY),
+        "/readyz": _own("readyz", "Ready", "Whether its databases answer, and what runs.", _READY),
         "/health": _own("health", "Alive (health)", "The same as /livez.", _LIVE),
         "/ready": _own("ready", "Ready (ready)", "The same as /readyz.", _READY),
     }
+    for path in ("/readyz", "/ready"):
+        made[path]["get"]["responses"] |= problems(503)
     for described in made.values() if locked else ():
         described["get"]["security"] = []
     document = _own("openapi", "This document", "What is registered now.", {"type": "object"})

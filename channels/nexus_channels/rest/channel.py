@@ -7,7 +7,7 @@
 /api/{resource}:{verb}          POST any other verb; GET too when it reads
 /api/workflows                  the operations that belong to no resource
 /api/workflows/{name}           one operation, by any of its spellings
-/api/workflows/{name}/execute   POST runs it; see rest_runs.py
+/api/workflows/{name}/execute   POST runs it; see demands.py
 /api/runs/{id}/cancel           POST cancels a run
 """
 
@@ -24,6 +24,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from nexus.arguments import malformed, pointer
 from nexus.config import Settings
+from nexus.demands import Demands
 from nexus.errors import (
     InvalidArguments,
     InvalidInput,
@@ -33,6 +34,7 @@ from nexus.errors import (
     Problem,
     TooLarge,
 )
+from nexus.etag import is_known
 from nexus.operation import Effect, Operation
 from nexus.registry import Registry
 from nexus.runs.record import Started
@@ -51,13 +53,15 @@ from nexus_channels.asgi import (
     read_body,
     reply_json,
     reply_problem,
+    root_of,
     unexpected,
     unquoted,
 )
+from nexus_channels.rest.demands import Asked, asked_of, demands_of, known_of
 from nexus_channels.rest.forms import Form, form_wanted, rows_form, streams, takes_rows
 from nexus_channels.rest.query import arguments_from, next_page
 from nexus_channels.rest.rows import arguments_of_rows
-from nexus_channels.rest.runs import CANCEL, RUNS, WAITING, How, how_to_start, reply_started
+from nexus_channels.rest.runs import CANCEL, RUNS, reply_started
 from nexus_channels.rest.stream import Streamed
 
 _COLLECTION = {"GET": "list", "POST": "create"}
@@ -164,15 +168,27 @@ class Rest:
             root = scope.get("root_path", "")
             location = quote(f"{root}/{resource}/") + quote(str(created), safe="")
             headers.append((b"location", location.encode()))
-        return 201, msgspec.json.encode(result), headers
+        body = msgspec.json.encode(result)
+        if (tag := _tag(operation, result, body)) is not None:
+            headers.append((b"etag", tag.encode()))
+        return 201, body, headers
 
     async def _record(self, scope: Scope, receive: Receive, method: str, resource: str, record: str) -> Reply:
         operation = self._placed(scope, method, resource, _RECORD, on_record=True)
         form_wanted(scope)
-        result = await self._run(scope, receive, method, operation, record)
+        asked = asked_of(scope)
+        known = known_of(asked)
+        result = await self._run(scope, receive, method, operation, record, asked)
         if result is None and method == "DELETE":
             return 204, b"", []
-        return 200, msgspec.json.encode(result), [JSON]
+        body = msgspec.json.encode(result)
+        tag = _tag(operation, result, body)
+        if tag is None:
+            return 200, body, [JSON]
+        headers = [JSON, (b"etag", tag.encode())]
+        if known is not None and is_known(known, tag):
+            return 304, b"", headers[1:]
+        return 200, body, headers
 
     async def _custom(self, scope: Scope, receive: Receive, method: str, resource: str, verb: str) -> Reply:
         operation = self._registry.verbs(resource).get(verb)
@@ -208,10 +224,10 @@ class Rest:
         return reply_json(described)
 
     async def _execute(self, scope: Scope, receive: Receive, method: str, operation: Operation) -> Reply:
-        how = how_to_start(scope, operation, recording=self._runtime.runs is not None)
-        result = await self._run(scope, receive, method, operation, how=how)
+        asked = asked_of(scope)
+        result = await self._run(scope, receive, method, operation, asked=asked)
         if isinstance(result, Started):
-            return reply_started(scope, result, how)
+            return reply_started(scope, result, self._demands(asked, operation))
         return reply_json(result)
 
     async def _cancel(self, scope: Scope, receive: Receive, method: str, run: str) -> Reply:
@@ -224,7 +240,7 @@ class Rest:
     def _overview(self, scope: Scope, method: str) -> Reply:
         _allow_only(scope, method, ("GET",))
         _take_no_arguments(scope, "api")
-        root = scope.get("root_path", "")
+        root = root_of(scope)
         resources = [
             {"name": name, "path": f"{root}/{name}", "verbs": list(self._registry.verbs(name))}
             for name in self._registry.resources()
@@ -276,7 +292,7 @@ class Rest:
         method: str,
         operation: Operation,
         record: str | None = None,
-        how: How = WAITING,
+        asked: Asked | None = None,
     ) -> Any:
         arguments: dict[str, object] | bytes
         if method in _IN_QUERY:
@@ -292,17 +308,21 @@ class Rest:
             arguments = await read_body(scope, receive, self._limit) or b"{}"
             if record is not None:
                 arguments = _with_id(operation, arguments, record)
-        return await self._invoke(scope, operation, arguments, how)
+        return await self._invoke(scope, operation, arguments, asked)
 
     async def _invoke(
         self,
         scope: Scope,
         operation: Operation,
         arguments: dict[str, object] | bytes,
-        how: How = WAITING,
+        asked: Asked | None = None,
     ) -> Any:
         session: Session = scope["nexus.session"]
-        return await self._runtime.invoke(operation.name, arguments, session, channel="rest", **how)
+        demands = self._demands(asked_of(scope) if asked is None else asked, operation)
+        return await self._runtime.invoke(operation.name, arguments, session, channel="rest", demands=demands)
+
+    def _demands(self, asked: Asked, operation: Operation) -> Demands | None:
+        return demands_of(asked, operation, recording=self._runtime.runs is not None)
 
     async def _stream(
         self, scope: Scope, receive: Receive, operation: Operation, form: Form, media: str
@@ -323,6 +343,10 @@ class Rest:
         if len(query) > self._limit:
             raise TooLarge(f"The query is longer than {self._limit} bytes.")
         return arguments_from(operation, query_pairs(query), given)
+
+
+def _tag(operation: Operation, result: Any, body: bytes) -> str | None:
+    return None if operation.tag is None else operation.tag(result, body)
 
 
 def _no_body(method: str) -> InvalidInput:

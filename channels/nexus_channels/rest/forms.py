@@ -27,7 +27,7 @@ _USUAL = frozenset({b"*/*", b"application/json"})
 
 def streams(operation: Operation) -> bool:
     """Whether all of its records can be sent, page by page."""
-    return operation.effect is Effect.READ and "cursor" in operation.arguments.fields
+    return operation.in_pages
 
 
 def takes_rows(operation: Operation) -> bool:

@@ -127,8 +127,7 @@ class Connection:
                     bytes(frame.arguments),
                     self._session,
                     channel="websocket",
-                    key=frame.key,
-                    background=frame.background,
+                    demands=frames.demands(frame),
                 )
             answer = frames.text({"type": "result", "id": frame.id, "result": result})
         except NexusError as failure:

@@ -12,6 +12,7 @@ from typing import Annotated, Any, TypeAlias
 import msgspec
 
 from nexus.arguments import UNREADABLE, Arguments, malformed
+from nexus.demands import Demands
 from nexus.errors import InvalidInput, NexusError, did_you_mean
 from nexus.feed import Change
 from nexus.ports import Record
@@ -44,13 +45,13 @@ class Unsubscribe(_Frame, tag="unsubscribe"):
 
 
 class Call(_Frame, tag="call"):
-    """Run an operation, by any of its spellings. With an idempotency `key`, a repeated start of a workflow
-    is the same run; in the `background`, the answer is where it can be looked at."""
+    """Run an operation, by any of its spellings. With an `idempotency_key`, what is repeated is done once;
+    in the `background`, the answer is where the run of a workflow can be looked at."""
 
     id: Id
     operation: str
     arguments: msgspec.Raw = msgspec.field(default_factory=lambda: msgspec.Raw(b"{}"))
-    key: str | None = None
+    idempotency_key: str | None = None
     background: bool = False
 
 
@@ -95,6 +96,12 @@ def identity(data: bytes) -> str | None:
         return _identify(data).id
     except UNREADABLE:
         return None
+
+
+def demands(frame: Call) -> Demands | None:
+    if frame.idempotency_key is None and not frame.background:
+        return None
+    return Demands(key=frame.idempotency_key, background=frame.background)
 
 
 def change(identifier: str, happened: Change, fields: Fields) -> str:

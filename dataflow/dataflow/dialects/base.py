@@ -165,6 +165,10 @@ class Dialect(Protocol):
     async def lock(self, connection: Any, names: Sequence[str]) -> None:
         """Hold these names until the end of the transaction; wait for those who hold one of them."""
 
+    async def try_lock(self, connection: Any, name: str) -> bool:
+        """Hold a name until the end of the transaction; False, at once, while another transaction does. True
+        where a transaction that may write is the only one."""
+
     async def estimate(self, connection: Any, table: sa.Table) -> int | None:
         """About how many rows there are, from the statistics; None where there are none."""
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import datetime
+import hashlib
 import logging
 import re
 import uuid
 import zlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
@@ -22,22 +22,20 @@ from sqlalchemy.dialects.mysql import aiomysql as aiomysql_sql
 
 from dataflow.dialects import mysql_log, tls
 from dataflow.dialects.address import Address, Settings, address_from, number
-from dataflow.dialects.base import Codec, Done, Found, isolation_sql
+from dataflow.dialects.base import Codec, Found
 from dataflow.dialects.ddl import lock_numbers, quoted
 from dataflow.dialects.filter_sql import FilterSql
 from dataflow.dialects.json_lists import ChangedList
-from dataflow.dialects.log import Log, identity
-from dataflow.dialects.mysql_driver import Cursor, Driver, as_bytes, check_single, is_mariadb
+from dataflow.dialects.log import Log
+from dataflow.dialects.mysql_connection import LOCK_SECONDS, MysqlConnection
+from dataflow.dialects.mysql_driver import Driver, as_bytes, is_mariadb
 from dataflow.dialects.mysql_errors import translated
 from dataflow.dialects.mysql_filters import MysqlFilters
-from dataflow.dialects.values import combined, decimal_from, json_reader, json_text, named, time_text
+from dataflow.dialects.values import combined, decimal_from, json_reader, json_text, time_text
 from dataflow.fields import Field, Kind
 from dataflow.model import Model
 from dataflow.numbers import DIGITS, SCALE
-from nexus.block import finish
-from nexus.call import Call
 from nexus.errors import DatabaseUrlError, Unavailable
-from nexus.ports import Isolation
 
 logger = logging.getLogger("nexus")
 
@@ -55,10 +53,7 @@ _PREPARE = (
     "ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION', group_concat_max_len = 1073741824"
 )
 _ISOLATION = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED"
-_LOCK_SECONDS = 30
 _UUID_LENGTH = 36
-_CANCEL_AGAIN = 0.2
-_STATEMENT_LENGTH = 1_000_000
 
 
 def _to_naive(value: datetime.datetime) -> datetime.datetime:
@@ -204,8 +199,15 @@ class Mysql:
         return ids
 
     async def lock(self, connection: Any, names: Sequence[str]) -> None:
-        prefix = f"nexus.{zlib.crc32(self.address.database.encode())}"
-        await connection.lock([f"{prefix}.{number}" for number in lock_numbers(names)])
+        await connection.lock([self._lock_name(number) for number in lock_numbers(names)])
+
+    async def try_lock(self, connection: Any, name: str) -> bool:
+        short = hashlib.sha256(name.encode()).hexdigest()[:32]  # of 64 characters in all
+        return bool(await connection.try_lock(self._lock_name(short)))
+
+    def _lock_name(self, name: object) -> str:
+        """The server has one space of names for all of its databases."""
+        return f"nexus.{zlib.crc32(self.address.database.encode())}.{name}"
 
     async def estimate(self, connection: Any, table: sa.Table) -> int | None:
         named = "table_schema = DATABASE() AND table_name = %s"
@@ -302,7 +304,7 @@ class Mysql:
     @asynccontextmanager
     async def alone(self, connection: MysqlConnection, model: Model) -> AsyncIterator[None]:
         lock = f"nexus.{self.address.database}"[:64]
-        ((locked,),) = await connection.fetch("SELECT GET_LOCK(%s, %s)", (lock, _LOCK_SECONDS))
+        ((locked,),) = await connection.fetch("SELECT GET_LOCK(%s, %s)", (lock, LOCK_SECONDS))
         if locked != 1:
             raise Unavailable("Another program is making tables in the database.", remedy="Try again.")
         try:
@@ -326,163 +328,6 @@ class Mysql:
 
     def dispose(self) -> None:
         """Nothing was made for this instance only."""
-
-
-class MysqlConnection:
-    """One connection. A statement that is cancelled is cancelled in the server too: in a transaction so that
-    the connection can be used on; else the driver closes the connection, and the server is told to."""
-
-    __slots__ = ("_cancel", "_driver", "_keys", "_locked", "_open", "_signed", "caller", "seen", "seen_at")
-
-    def __init__(
-        self, driver: aiomysql.Connection, keys: Mapping[str, str], cancel: Callable[[str], Awaitable[None]]
-    ) -> None:
-        self.caller: Call | None = None
-        self._driver = driver
-        self._keys = keys
-        self._cancel = cancel
-        self._open = False  # a transaction
-        self._locked: list[str] = []  # names, until its end
-        self._signed: tuple[str, ...] | None = identity(None)  # whom the triggers take us for; None: unsure
-        self.seen: int | None = None  # the position of the log, when this connection looked last
-        self.seen_at = 0.0
-
-    @property
-    def usable(self) -> bool:
-        return not self._driver.closed
-
-    async def fetch(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
-        cursor = await self._run(sql, parameters)
-        rows: list[Any] = await cursor.fetchall()  # at once: the driver has read them all
-        return rows
-
-    async def execute(self, sql: str, parameters: Sequence[Any] = ()) -> Done:
-        cursor = await self._run(sql, parameters)
-        return Done(cursor.rowcount, cursor.lastrowid or 0)
-
-    async def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
-        check_single(sql)
-        cursor = await self._run(sql, parameters)
-        rows = await cursor.fetchall() if cursor.description else ()
-        return named([column[0] for column in cursor.description or ()], rows)
-
-    async def run(self, sql: str) -> None:
-        await self._run(sql, None)
-
-    async def lock(self, names: Sequence[str]) -> None:
-        """Hold names until the transaction ends: the server itself would hold them until the connection
-        does."""
-        self._locked += names
-        wanted = ", ".join(["GET_LOCK(%s, %s)"] * len(names))
-        values = [value for name in names for value in (name, _LOCK_SECONDS)]
-        (held,) = await self.fetch(f"SELECT {wanted}", values)
-        if any(one != 1 for one in held):
-            raise Unavailable("Another transaction was in the way.", remedy="Try again.")
-
-    async def _unlock(self) -> None:
-        if self._locked:
-            names, self._locked = self._locked, []
-            await self.fetch(f"SELECT {', '.join(['RELEASE_LOCK(%s)'] * len(names))}", names)
-
-    async def execute_each(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
-        for parameters in rows:
-            await self.fetch(sql, parameters)
-
-    async def insert_chunks(
-        self, head: str, rows: Sequence[Sequence[Any]], tail: str
-    ) -> AsyncIterator[tuple[Done, list[Any], int]]:
-        """Insert rows in statements well below what the server takes at once. For each: what it did, the
-        rows that it gave, how many it inserted."""
-        group = f"({', '.join(['%s'] * len(rows[0]))})"
-        texts: list[str] = []
-        size = 0
-        for row in rows:
-            text = (await self._driver.cursor()).mogrify(group, row)
-            if texts and size + len(text) > _STATEMENT_LENGTH:
-                yield await self._insert(head, texts, tail)
-                texts, size = [], 0
-            texts.append(text)
-            size += len(text)
-        yield await self._insert(head, texts, tail)
-
-    async def _insert(self, head: str, texts: list[str], tail: str) -> tuple[Done, list[Any], int]:
-        cursor = await self._run(head + ", ".join(texts) + tail, None)
-        rows = list(await cursor.fetchall()) if tail else []
-        return Done(cursor.rowcount, cursor.lastrowid or 0), rows, len(texts)
-
-    async def begin(self, *, write: bool, isolation: Isolation | None = None) -> None:
-        if isolation is not None or not write:
-            level = isolation_sql(isolation or "repeatable_read")
-            await self.fetch(f"SET TRANSACTION ISOLATION LEVEL {level}{'' if write else ', READ ONLY'}")
-        await self.fetch("START TRANSACTION")
-        self._open = True
-
-    async def commit(self) -> None:
-        await self.fetch("COMMIT")
-        self._open = False
-        await self._unlock()
-
-    async def rollback(self) -> None:
-        if self._open and self.usable:
-            await self.fetch("ROLLBACK")
-            await self._unlock()
-        self._open = False
-
-    async def close(self) -> None:
-        self._driver.close()
-
-    async def _run(self, sql: str, parameters: Sequence[Any] | None) -> Cursor:
-        try:
-            if not self._open:
-                return await self._execute(sql, parameters)
-            running = asyncio.ensure_future(self._execute(sql, parameters))
-            try:
-                return await asyncio.shield(running)
-            except asyncio.CancelledError:
-                await finish(self._stop(running))
-                raise
-        except asyncio.CancelledError:
-            if not self.usable:
-                await finish(self._try_cancel(f"CONNECTION {self._driver.thread_id()}"))
-            raise
-        except Exception as failure:
-            raise translated(failure, self._keys) from failure
-
-    async def _execute(self, sql: str, parameters: Sequence[Any] | None) -> Cursor:
-        cursor: Cursor = await self._driver.cursor(Cursor)
-        if self._signed != (who := identity(self.caller)) and mysql_log.may_write(sql):
-            await self._execute_signed(cursor, who, sql, parameters)
-        else:
-            await cursor.execute(sql, parameters)
-        return cursor
-
-    async def _execute_signed(
-        self, cursor: Cursor, who: tuple[str, ...], sql: str, parameters: Sequence[Any] | None
-    ) -> None:
-        text = sql if parameters is None else cursor.mogrify(sql, parameters)
-        self._signed = None
-        await cursor.execute(mysql_log.signature(who, self._driver.escape) + text)
-        self._signed = who
-        await cursor.nextset()
-
-    async def _stop(self, running: asyncio.Future[Any]) -> None:
-        """Have the server end what runs. It is told again until it has: a word may come too early."""
-        while not running.done():
-            if not await self._try_cancel(f"QUERY {self._driver.thread_id()}"):
-                self._driver.close()
-            await asyncio.wait([running], timeout=_CANCEL_AGAIN)
-        if not running.cancelled():
-            running.exception()  # whatever became of it, nobody waits for it
-        with contextlib.suppress(pymysql.err.OperationalError):
-            await self._execute("DO 0", ())  # takes a word that came too late
-
-    async def _try_cancel(self, what: str) -> bool:
-        try:
-            await self._cancel(what)
-        except (OSError, pymysql.err.MySQLError):
-            logger.exception("a statement of a cancelled task may go on in the database server")
-            return False
-        return True
 
 
 def mysql_from(rest: str, settings: Settings, *, mariadb: bool) -> Mysql:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import hashlib
 import uuid
 import zlib
 from collections.abc import AsyncIterator, Sequence
@@ -187,6 +188,11 @@ class Postgresql:
         numbers = lock_numbers(names)
         sql = "SELECT pg_advisory_xact_lock($1, n) FROM unnest($2::int[]) AS given(n)"
         await connection.fetch(sql, (_UPSERT_SPACE, numbers))
+
+    async def try_lock(self, connection: Any, name: str) -> bool:
+        number = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], signed=True)
+        ((held,),) = await connection.fetch("SELECT pg_try_advisory_xact_lock($1)", [number])
+        return bool(held)
 
     async def estimate(self, connection: Any, table: sa.Table) -> int | None:
         preparer = self.compiler.identifier_preparer

@@ -162,6 +162,9 @@ class Sqlite:
     async def lock(self, connection: Any, names: Sequence[str]) -> None:
         """A transaction that may write is the only one already."""
 
+    async def try_lock(self, connection: Any, name: str) -> bool:
+        return True
+
     async def estimate(self, connection: Any, table: sa.Table) -> int | None:
         return None  # it keeps no number of rows but by counting them
 

@@ -9,6 +9,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from dataflow.assignments import Assignment, parse_assignments
 from dataflow.bulk import Bulk
+from dataflow.etags import Tags
 from dataflow.includes import including, one_state, parse_include
 from dataflow.model import VERSION, Model
 from dataflow.nodes.meant import (
@@ -34,13 +35,14 @@ from dataflow.nodes.parts import (
     counts_deleted,
     created_fields,
     given_values,
+    older,
     placed,
     records_of,
 )
 from dataflow.store import Store
 from nexus.arguments import pointer
 from nexus.call import Call
-from nexus.errors import InvalidArguments, NotFound, Problem
+from nexus.errors import InvalidArguments, InvalidInput, NotFound, Problem
 from nexus.operation import Effect, Operation
 
 RaiseArgument = Annotated[
@@ -71,6 +73,7 @@ def _create(model: Model, store: Store, bulk: Bulk) -> Operation:
         handler=create,
         input=arguments_of(model, "Create", created_fields(model)),
         output=model.record,
+        tag=Tags(model),
     )
 
 
@@ -84,10 +87,20 @@ def _get(model: Model, store: Store, bulk: Bulk) -> Operation:
     ]
     flat = beside(model, own)
     flat_values = FlatValues(flat)
+    tags = Tags(model)
 
     async def get(call: Call, arguments: Any) -> Any:
+        match = call.match
         if arguments.include is None:
-            return await found(call, arguments)
+            record = await found(call, arguments)
+            if match is not None:
+                match.check("What was read", tags(record, msgspec.json.encode(record)))
+            return record
+        if match is not None:
+            raise InvalidInput(
+                "With 'include' there is no 'if_match': what is read is more than a record, its tag is weak.",
+                remedy="Read the record without 'include'.",
+            )
         included = parse_include(model, arguments.include)
         async with one_state(call, store, model, included) as reading:
             row = msgspec.structs.asdict(await found(reading, arguments))
@@ -119,6 +132,8 @@ def _get(model: Model, store: Store, bulk: Bulk) -> Operation:
         input=arguments_of(model, "Get", [*own, *flat]),
         output=record_or_nulls(model),
         on_record=True,
+        tag=tags,
+        matches=True,
     )
 
 
@@ -137,7 +152,7 @@ def _update(model: Model, store: Store, bulk: Bulk) -> Operation:
     own: list[Any] = [
         *which(model),
         ("fields", FieldsArgument, UNSET),
-        ("updates", FieldsArgument, UNSET),
+        ("updates", older(FieldsArgument, "fields"), UNSET),
         *about_deleted(model),
     ]
     if model.versioned:
@@ -151,6 +166,7 @@ def _update(model: Model, store: Store, bulk: Bulk) -> Operation:
         version = getattr(arguments, VERSION, UNSET) if model.versioned else UNSET
         about: dict[str, Any] = {
             "version": None if version is UNSET else version,
+            "match": call.match,
             "deleted": counts_deleted(arguments),
         }
         if where is not None:
@@ -167,6 +183,9 @@ def _update(model: Model, store: Store, bulk: Bulk) -> Operation:
         input=arguments_of(model, "Update", [*own, *flat]),
         output=model.record,
         on_record=True,
+        tag=Tags(model),
+        matches=True,
+        asks_match=lambda arguments: getattr(arguments, VERSION, UNSET) is UNSET,
     )
 
 
@@ -190,10 +209,11 @@ def _delete(model: Model, store: Store, bulk: Bulk) -> Operation:
     async def delete(call: Call, arguments: Any) -> msgspec.Struct:
         soft, deleted = getattr(arguments, "soft_delete", None), counts_deleted(arguments)
         where = meant(model, "delete", arguments, {})
+        match = call.match
         if where is not None:
-            key = await delete_meant(call, model, bulk, where, soft=bool(soft), deleted=deleted)
+            key = await delete_meant(call, model, bulk, where, soft=bool(soft), match=match, deleted=deleted)
             return result(1, key)
-        await store.delete(call, model, arguments.id, soft=soft, deleted=deleted)
+        await store.delete(call, model, arguments.id, soft=soft, match=match, deleted=deleted)
         return result(1, arguments.id)
 
     result = msgspec.defstruct(
@@ -211,6 +231,7 @@ def _delete(model: Model, store: Store, bulk: Bulk) -> Operation:
         input=arguments_of(model, "Delete", [*which(model), *about_deleted(model), *hard]),
         output=result,
         on_record=True,
+        matches=True,
     )
 
 

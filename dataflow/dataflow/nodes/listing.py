@@ -35,6 +35,11 @@ from nexus.operation import Effect, Operation
 from nexus.schema import json_schema
 
 _PAGE = 100
+_STREAMS = dict.fromkeys(
+    ("streaming", "batch_size"),
+    "is for the node of a workflow that hands on page after page; elsewhere read pages with 'cursor' and"
+    " 'limit', or over HTTP all records as NDJSON or CSV, by 'Accept'",
+)
 
 ProjectionArgument = Annotated[
     str | list[str] | None, Meta(description="Only these fields of each record, as in name,price")
@@ -109,6 +114,7 @@ def list_operations(model: Model, store: Store, aggregates: Aggregates) -> list[
             handler=list_,
             input=struct,
             output=result,
+            refused=_STREAMS,
         )
     ]
 

@@ -11,10 +11,12 @@ from msgspec import UNSET, Meta, UnsetType
 from dataflow.assignments import Assignment
 from dataflow.bulk import Batch, Bulk
 from dataflow.model import VERSION, Model
-from dataflow.nodes.parts import key_type
+from dataflow.nodes.parts import key_type, older
+from dataflow.store import called
 from nexus.arguments import pointer
 from nexus.call import Call
 from nexus.errors import Conflict, InvalidArguments, NotFound, Problem
+from nexus.etag import Match
 from nexus.filters import All, Filter
 
 WhichArgument = Annotated[
@@ -27,7 +29,7 @@ def which(model: Model) -> list[Any]:
     return [
         ("id", key_type(model) | UnsetType, UNSET),
         ("filter", WhichArgument, UNSET),
-        ("conditions", WhichArgument, UNSET),
+        ("conditions", older(WhichArgument, "filter"), UNSET),
     ]
 
 
@@ -76,14 +78,18 @@ async def update_meant(
     changes: tuple[Assignment, ...],
     *,
     version: int | None,
+    match: Match | None,
     deleted: bool,
 ) -> msgspec.Struct:
-    """Raises NotFound; Conflict where several match, or the one is at another version."""
+    """Raises NotFound; PreconditionFailed where it is not in the state that `match` says; Conflict where
+    several match, or the one is at another version."""
     async with bulk.batch(call, model, deleted=deleted) as batch:
         key = await _one(batch, where, "bulk_update")
+        if match is not None:
+            await _check(batch, key, match)
         if version is not None and getattr(await batch.read(key), VERSION) != version:
             raise Conflict(
-                f"The record {key} of {model.route} is not at version {version} any more.",
+                f"{called(model, key)} is not at version {version} any more.",
                 remedy="Read it again and repeat the change.",
             )
         await batch.update_ids([key], changes)
@@ -91,13 +97,20 @@ async def update_meant(
 
 
 async def delete_meant(
-    call: Call, model: Model, bulk: Bulk, where: Filter, *, soft: bool, deleted: bool
+    call: Call, model: Model, bulk: Bulk, where: Filter, *, soft: bool, match: Match | None, deleted: bool
 ) -> Any:
-    """The id of the record that was deleted. Raises NotFound; Conflict where several match."""
+    """The id of the record that was deleted. Raises NotFound; PreconditionFailed where it is not in the state
+    that `match` says; Conflict where several match."""
     async with bulk.batch(call, model, deleted=deleted) as batch:
         key = await _one(batch, where, "bulk_delete")
+        if match is not None:
+            await _check(batch, key, match)
         await batch.delete_ids([key], soft=soft)
         return key
+
+
+async def _check(batch: Batch, key: Any, match: Match) -> None:
+    match.check(called(batch.model, key), batch.table.tags.of(await batch.read(key)))
 
 
 async def _one(batch: Batch, where: Filter, many: str) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import operator
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import msgspec
@@ -14,7 +15,8 @@ from dataflow.model import Model
 from dataflow.naming import snake_case
 from dataflow.nodes.described import details_of
 from dataflow.reading import also_reads
-from nexus.operation import Effect, Operation
+from nexus.arguments import NOTHING_REFUSED
+from nexus.operation import AsksMatch, Effect, Operation
 
 MOST_RECORDS = 1000
 
@@ -54,18 +56,17 @@ VersionArgument = Annotated[
 ]
 
 
-_LATER = frozenset(
-    {
-        "cache_backend",
-        "cache_invalidation",
-        "cache_key",
-        "cache_ttl",
-        "cache_warm_up",
-        "read_preference",
-        "streaming",
-    }
+def older(argument: Any, name: str) -> Any:
+    """An argument under another word than `name`, which is to be used instead."""
+    described = Meta(description=f"An older word for '{name}'", extra_json_schema={"deprecated": True})
+    return Annotated[argument, described]
+
+
+_REFUSED = dict.fromkeys(
+    ("cache_backend", "cache_invalidation", "cache_key", "cache_ttl", "cache_warm_up", "read_preference"),
+    "is not available yet",
 )
-"""Parameters that are documented for every node and not built yet."""
+"""Parameters that are documented for every node, and why they are refused."""
 
 
 def placed(
@@ -76,10 +77,17 @@ def placed(
     summary: str,
     *,
     input: type[msgspec.Struct],
+    refused: Mapping[str, str] = NOTHING_REFUSED,
+    asks_match: AsksMatch | None = None,
     **parts: Any,
 ) -> Operation:
+    """`asks_match` tells of arguments whether they change a record without saying in which state it is;
+    unless it is given, those of every update and deletion do."""
+    if asks_match is None and effect in (Effect.UPDATE, Effect.DELETE):
+        asks_match = _always
     return Operation(
         input=input,
+        asks_match=asks_match if model.require_if_match else None,
         details=details_of(model, verb, input.__struct_fields__),
         name=f"{model.route}.{verb}",
         resource=model.route,
@@ -88,12 +96,16 @@ def placed(
         effect=effect,
         summary=summary,
         managed=model.managed if effect in (Effect.CREATE, Effect.UPDATE) else frozenset(),
-        later=_LATER - model.fields.keys(),
+        refused={name: why for name, why in {**_REFUSED, **refused}.items() if name not in model.fields},
         model=model.name,
         types={field.name: field.given_type for field in model.fields.values()},
         also_reads=functools.partial(also_reads, model) if effect is Effect.READ else None,
         **parts,
     )
+
+
+def _always(arguments: Any) -> bool:
+    return True
 
 
 def a_record(model: Model) -> str:

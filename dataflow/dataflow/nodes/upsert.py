@@ -117,6 +117,7 @@ def _upsert(model: Model, bulk: Bulk) -> Operation:
             ],
         ),
         output=result,
+        asks_match=lambda arguments: arguments.update is not UNSET,
     )
 
 
@@ -182,6 +183,7 @@ def _many(
         handler=handler,
         input=arguments_of(model, node, [*own, *flat]),
         output=BulkResult,
+        asks_match=lambda arguments: arguments.conflict_resolution in ("update", "upsert"),
     )
 
 

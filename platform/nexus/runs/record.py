@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 from msgspec import inspect
 
+from nexus.arguments import Given
 from nexus.errors import InvalidInput, NexusError
 from nexus.operation import Operation
 from nexus.ports import Column, RecordTable, Row
@@ -111,10 +112,12 @@ def digest(*parts: str) -> str:
     return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def input_digest(arguments: msgspec.Struct) -> str:
-    """Equal for equal arguments. Raises InvalidInput for those that cannot be compared."""
+def input_digest(given: Given) -> str:
+    """Equal for the same arguments in any order. What was given and not what was made of it, where a default
+    may differ each time. Raises InvalidInput for arguments that cannot be compared."""
     try:
-        text = msgspec.json.encode(arguments, enc_hook=repr, order="sorted")
+        plain = msgspec.json.decode(given) if isinstance(given, bytes) else dict(given)
+        text = msgspec.json.encode(plain, enc_hook=repr, order="sorted")
     except Exception as failure:  # whatever a value's own code raises
         raise InvalidInput("An input that JSON cannot hold cannot have an idempotency key.") from failure
     return hashlib.sha256(text).hexdigest()

@@ -9,7 +9,8 @@ import msgspec
 from nexus.errors import Conflict, InvalidInput, NexusError, Problem
 from nexus.operation import Operation
 from nexus.ports import Row
-from nexus.runs.record import Started
+from nexus.runs.record import Started, digest
+from nexus.session import CHOSEN_TENANT, Session
 
 _LONGEST = 255
 _TRUNCATED = "truncated"
@@ -33,6 +34,13 @@ def check_key(key: str) -> str:
     if not 0 < len(key) <= _LONGEST or not key.isprintable():
         raise InvalidInput(f"An idempotency key has 1 to {_LONGEST} printable characters.")
     return key
+
+
+def repeat_of(session: Session, operation: Operation, key: str) -> str:
+    """What is the same for all that is sent under one key. A key belongs to a session, to the tenant that it
+    acts for, and to an operation. Raises InvalidInput for what cannot be a key."""
+    tenant = session.tenant or CHOSEN_TENANT.get() or ""
+    return digest(session.id, tenant, operation.name, check_key(key))
 
 
 def repeated(row: Row, operation: Operation) -> Any:

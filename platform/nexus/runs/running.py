@@ -9,9 +9,12 @@ from typing import Any
 
 import msgspec
 
+from nexus.arguments import Given
 from nexus.block import finish
 from nexus.call import NESTED, Call, is_unheard
+from nexus.demands import Demands
 from nexus.errors import NexusError
+from nexus.keys import Once
 from nexus.operation import Operation
 from nexus.ports import Row
 from nexus.runs.record import (
@@ -29,13 +32,17 @@ from nexus.session import Session
 
 
 class Work(msgspec.Struct, frozen=True):
-    """What is to be run, for whom: what the runtime has checked."""
+    """What is to be run, for whom: what the runtime has checked; `given` is what came. With `once` it is done
+    once."""
 
     operation: Operation
+    given: Given
     arguments: msgspec.Struct
     session: Session
     channel: str
     deadline: float | None = None
+    demands: Demands | None = None
+    once: Once | None = None
 
 
 class Running:

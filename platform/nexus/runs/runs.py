@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from nexus.block import finish
+from nexus.demands import Noted
 from nexus.errors import Conflict, KeyReused, NexusError, NotFound, RunCancelled, Unavailable
 from nexus.feed import Feed
 from nexus.ports import Condition, Records, Row
@@ -28,14 +29,13 @@ from nexus.runs.record import (
     Started,
     State,
     clipped,
-    digest,
     input_digest,
     may_see,
     now,
     run_from,
     summary_from,
 )
-from nexus.runs.repeat import check_key, repeated
+from nexus.runs.repeat import repeat_of, repeated
 from nexus.runs.running import Running, Work
 from nexus.runs.writer import PATIENCE, RunWriter
 from nexus.session import ALL, Session
@@ -87,11 +87,12 @@ class Runs:
         self._others = Others(self.owner)
         self._pulses: dict[asyncio.AbstractEventLoop, Pulse] = {}
 
-    async def run(
-        self, runtime: Runtime, work: Work, *, key: str | None = None, background: bool = False
-    ) -> Any:
+    async def run(self, runtime: Runtime, work: Work, noted: Noted) -> Any:
         """Run and record: the result; in the background, Started. With a key that was used before for the
         same input, what became of that run."""
+        key, background = (
+            (None, False) if work.demands is None else (work.demands.key, work.demands.background)
+        )
         if background and (self._closing or len(self.background) >= self._keeping.background):
             raise Unavailable(
                 "The server is closing."
@@ -102,6 +103,7 @@ class Runs:
         run = Running(work, self.owner)
         earlier = await self._begin(run, key, needed=background)
         if earlier is not None:
+            noted.replayed = True
             return repeated(earlier, work.operation)
         if not background:
             return await self._perform(runtime, run)
@@ -189,9 +191,8 @@ class Runs:
         Only a run that must be found again fails when its beginning cannot be written."""
         run.row["lease"] = now(LEASE)
         if key is not None:
-            operation, session = run.work.operation, run.work.session
-            run.row["repeat"] = digest(session.id, session.tenant or "", operation.name, check_key(key))
-            run.row["input_digest"] = input_digest(run.work.arguments)
+            run.row["repeat"] = repeat_of(run.work.session, run.work.operation, key)
+            run.row["input_digest"] = input_digest(run.work.given)
             self._active[run.id] = run  # before others can meet its row
             try:
                 earlier = await self._claim(run, key)

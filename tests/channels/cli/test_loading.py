@@ -40,7 +40,11 @@ def test_references(terminal: Terminal, source: str, reference: str, answer: str
         (TWO, "shop.py:secnd", "'shop.py:secnd': 'secnd' does not exist. Did you mean 'second'?"),
         (TWO, "shop.py:Nexus", "'shop.py:Nexus': 'Nexus' is not a Nexus. Known: first, second."),
         (EMPTY + "Nexus(title='a', settngs=1)", "shop.py", None),
-        (EMPTY + "app = Nexus(mcp_port=1)", "shop.py", "mcp_port is not available yet. Leave it out."),
+        (
+            EMPTY + "app = Nexus(enable_cli=False)",
+            "shop.py",
+            "enable_cli=False cannot be honoured. The CLI is a program",
+        ),
     ],
 )
 def test_references_that_lead_nowhere(

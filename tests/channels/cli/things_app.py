@@ -67,6 +67,9 @@ class Log:
     def contribute(self, runtime: Runtime) -> None:
         runtime.registry.add(*OPERATIONS)
 
+    async def check(self) -> None:
+        pass
+
     async def close(self) -> None:
         pass
 

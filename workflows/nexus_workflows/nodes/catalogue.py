@@ -130,6 +130,23 @@ def in_registry(registry: Registry) -> Finder:
     return find
 
 
+def in_application(registry: Registry) -> Finder:
+    """The operations of an application, and where it has none of that name, those of every instance that is
+    alive: a DataFlow need not be attached for a workflow to use it."""
+    own = in_registry(registry)
+
+    def find(name: str, wanted: str) -> Operation:
+        try:
+            return own(name, wanted)
+        except UnknownOperation as failure:
+            try:
+                return in_process(name, wanted)
+            except UnknownOperation:
+                raise failure from None
+
+    return find
+
+
 def in_process(name: str, wanted: str) -> Operation:
     """The operations of every instance that is alive."""
     return instances.find(name, wanted)
