@@ -9,15 +9,12 @@ from typing import Any
 
 from benchmarks.floor.bulk import TABLE, bulk_floor
 from benchmarks.floor.items import Items
-from benchmarks.kit.databases import clear
+from benchmarks.kit.databases import on_each
 from benchmarks.kit.rounds import Figures, Measure, Row, Target, in_turns
 from benchmarks.kit.settings import Settings
 from benchmarks.ours import TABLES, application
 from nexus import LOCAL
 
-_SIZES = {10_000: 4, 100_000: 2}
-"""How many records, and rounds: the large ones are the ones that take long."""
-_QUICK = {200: 1}
 _BUDGET = 40.0
 """Seconds for one size on one database, after which the remaining verbs are left out."""
 _TABLES = (*TABLES, TABLE)
@@ -27,15 +24,15 @@ Rows = list[tuple[Any, ...]]
 
 
 async def measure(settings: Settings) -> list[Row]:
-    rows: list[Row] = []
-    for kind, url in settings.databases.items():
-        for size, rounds in (_QUICK if settings.quick else _SIZES).items():
-            await clear(url, _TABLES)
-            try:
-                rows += await _compared(kind, url, size, rounds)
-            finally:
-                await clear(url, _TABLES)
-    return rows
+    return await on_each(settings, _TABLES, _smaller, *([] if settings.quick else [_larger]))
+
+
+async def _smaller(settings: Settings, kind: str, url: str) -> list[Row]:
+    return await _compared(kind, url, 200 if settings.quick else 10_000, 1 if settings.quick else 4)
+
+
+async def _larger(settings: Settings, kind: str, url: str) -> list[Row]:
+    return await _compared(kind, url, 100_000, 2)
 
 
 async def _compared(kind: str, url: str, size: int, rounds: int) -> list[Row]:

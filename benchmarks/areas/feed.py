@@ -7,13 +7,13 @@ import time
 from contextlib import ExitStack
 from typing import Any
 
-from benchmarks.kit.databases import clear
+from benchmarks.kit.databases import on_each
 from benchmarks.kit.load import Line, request
 from benchmarks.kit.processes import Child, serving
 from benchmarks.kit.profile import profiled
 from benchmarks.kit.rounds import Figures, Measure, Row, Target, in_turns, reason_of
 from benchmarks.kit.settings import Settings
-from benchmarks.kit.websockets import Websocket, allow_many, count_frames
+from benchmarks.kit.websockets import Websocket, allow_many, answer_pings, count_frames
 from benchmarks.ours import TABLES, application
 from nexus import LOCAL
 
@@ -27,17 +27,16 @@ _CREATE = request("POST", f"/api/{TABLES[0]}", b'{"name": "x", "price": 1.5}')
 
 async def measure(settings: Settings) -> list[Row]:
     allow_many()
+    return await on_each(settings, TABLES, _logging, _latency, _fan_outs)
+
+
+async def _fan_outs(settings: Settings, kind: str, url: str) -> list[Row]:
+    """On SQLite only: what stands behind the log is the same for all."""
+    if kind != "sqlite":
+        return []
     rows: list[Row] = []
-    for kind, url in settings.databases.items():
-        await clear(url, TABLES)
-        try:
-            rows += await _logging(settings, kind, url)
-            rows += await _latency(settings, kind, url)
-            if kind == "sqlite":  # what stands behind the log is the same for all
-                for subscribers in (20,) if settings.quick else _SUBSCRIBERS:
-                    rows += await _fan_out(settings, url, subscribers)
-        finally:
-            await clear(url, TABLES)
+    for subscribers in (20,) if settings.quick else _SUBSCRIBERS:
+        rows += await _fan_out(settings, url, subscribers)
     return rows
 
 
@@ -101,14 +100,15 @@ async def _fan_out(settings: Settings, url: str, subscribers: int) -> list[Row]:
     failed: dict[str, str] = {}
     candidates: dict[str, Measure] = {}
     memory: dict[str, float] = {}
+    everybody: list[Websocket] = []
     changes = 2 if settings.quick else max(5, _DELIVERIES // subscribers)
     with ExitStack() as stack:
         for label, module in (("floor", "benchmarks.floor.broadcast"), ("ours", "benchmarks.ours")):
             try:
                 child, port = stack.enter_context(serving(module, url))
-                followers, used = _follow(stack, child, port, subscribers)
+                followers, used = _follow(stack, child, port, subscribers, everybody)
                 memory[label] = used
-                candidates[label] = _delivered(child, port, followers, changes)
+                candidates[label] = _delivered(child, port, followers, changes, everybody)
                 if settings.profile:
                     once = candidates[label]
                     profiled(f"{subscribers} subscribers: {label}", child.pid, lambda s, o=once: _for(s, o))
@@ -116,13 +116,15 @@ async def _fan_out(settings: Settings, url: str, subscribers: int) -> list[Row]:
                 failed[label] = reason_of(failure)
         name = f"a change for each of {subscribers:,} subscribers"
         targets = {"µs CPU": (Target(at_most=35),)} if subscribers == 1_000 else {}
-        rows = await in_turns("sqlite", name, candidates, min(settings.rounds, 5), targets, failed)
+        rows = await in_turns("sqlite", name, candidates, min(settings.rounds, 3), targets, failed)
     taken = {label: [used] for label, used in memory.items()}
     promised = (Target(at_most=40),) if subscribers == 1_000 else ()
     return [*rows, Row("sqlite", f"each of {subscribers:,} connections", "KiB", taken, failed, promised)]
 
 
-def _follow(stack: ExitStack, child: Child, port: int, subscribers: int) -> tuple[list[Websocket], float]:
+def _follow(
+    stack: ExitStack, child: Child, port: int, subscribers: int, everybody: list[Websocket]
+) -> tuple[list[Websocket], float]:
     """Connections that follow, and how many KiB the server needs for each."""
     line = Line(port)
     if line.ask(_CREATE).status != 201:  # so that everything is loaded
@@ -130,19 +132,25 @@ def _follow(stack: ExitStack, child: Child, port: int, subscribers: int) -> tupl
     line.close()
     before = child.memory()
     found = []
-    for _ in range(subscribers):
+    for number in range(subscribers):
+        if number % 500 == 0:
+            answer_pings(everybody)
         each = Websocket(port, "/ws")
         stack.callback(each.close)
         each.send(_SUBSCRIBE)
         if (first := each.receive())["type"] != "ready":
             raise AssertionError(f"no subscription: {first}")
         found.append(each)
+        everybody.append(each)
     return found, (child.memory() - before) * 1024 / subscribers
 
 
-def _delivered(child: Child, port: int, followers: list[Websocket], changes: int) -> Measure:
+def _delivered(
+    child: Child, port: int, followers: list[Websocket], changes: int, everybody: list[Websocket]
+) -> Measure:
     def once() -> Figures:
         child.check()
+        answer_pings(everybody)
         line = Line(port)
         before = child.cpu()
         for _ in range(changes):

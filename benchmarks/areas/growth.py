@@ -9,7 +9,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias
 
-from benchmarks.kit.databases import clear
+from benchmarks.kit.databases import on_each
 from benchmarks.kit.driver_work import Work
 from benchmarks.kit.rounds import Figures, Measure, Row, Target, in_turns
 from benchmarks.kit.settings import Settings
@@ -29,17 +29,8 @@ Run: TypeAlias = Callable[..., Awaitable[Any]]
 
 
 async def measure(settings: Settings) -> list[Row]:
-    rows: list[Row] = []
     tables = (*TABLES, _MODEL_TABLE, _FEWS, _MANIES)
-    for kind, url in settings.databases.items():
-        await clear(url, tables)
-        try:
-            rows += await _models(settings, kind, url)
-            rows += await _records(settings, kind, url)
-            rows += await _log(settings, kind, url)
-        finally:
-            await clear(url, tables)
-    return rows
+    return await on_each(settings, tables, _models, _records, _log)
 
 
 async def _models(settings: Settings, kind: str, url: str) -> list[Row]:

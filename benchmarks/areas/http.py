@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 
 from benchmarks.areas import http_candidates
 from benchmarks.areas.http_candidates import CANDIDATES, Candidate
-from benchmarks.kit.databases import clear
+from benchmarks.kit.databases import on_each
 from benchmarks.kit.load import Line, drive
 from benchmarks.kit.peers import INCUMBENT
 from benchmarks.kit.processes import Child, serving
@@ -71,15 +71,14 @@ _ROWS: list[tuple[str, Requests, int, tuple[Target, ...], bool]] = [
 
 
 async def measure(settings: Settings) -> list[Row]:
+    return await on_each(settings, http_candidates.TABLES, _requests)
+
+
+async def _requests(settings: Settings, kind: str, url: str) -> list[Row]:
     rows: list[Row] = []
-    for kind, url in settings.databases.items():
-        await clear(url, http_candidates.TABLES)
-        try:
-            with _servers(url) as (servers, failed):
-                for row in _ROWS:
-                    rows += await _compared(settings, kind, servers, failed, row)
-        finally:
-            await clear(url, http_candidates.TABLES)
+    with _servers(url) as (servers, failed):
+        for row in _ROWS:
+            rows += await _compared(settings, kind, servers, failed, row)
     return rows
 
 

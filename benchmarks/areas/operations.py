@@ -6,7 +6,7 @@ import itertools
 import time
 from typing import Any
 
-from benchmarks.kit.databases import clear
+from benchmarks.kit.databases import on_each
 from benchmarks.kit.driver_work import Work, captured
 from benchmarks.kit.peers import INCUMBENT, python_of
 from benchmarks.kit.programs import asked
@@ -23,14 +23,7 @@ _TABLES = (*TABLES, "benchmark_incumbents")
 
 
 async def measure(settings: Settings) -> list[Row]:
-    rows = await _nothing(settings)
-    for kind, url in settings.databases.items():
-        await clear(url, _TABLES)
-        try:
-            rows += await _compared(settings, kind, url)
-        finally:
-            await clear(url, _TABLES)
-    return rows
+    return await _nothing(settings) + await on_each(settings, _TABLES, _operations)
 
 
 async def _nothing(settings: Settings) -> list[Row]:
@@ -54,7 +47,7 @@ async def _nothing(settings: Settings) -> list[Row]:
     return await in_turns("-", "invoke, empty operation", {"ours": ours}, settings.rounds, target)
 
 
-async def _compared(settings: Settings, kind: str, url: str) -> list[Row]:
+async def _operations(settings: Settings, kind: str, url: str) -> list[Row]:
     rows: list[Row] = []
     db, app = application(url, channels=[])
     async with app.running(), asked(_INCUMBENT, url, python=lambda: python_of(INCUMBENT)) as incumbent:

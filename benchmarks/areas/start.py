@@ -36,7 +36,7 @@ _IMPORTS = {
 
 
 async def measure(settings: Settings) -> list[Row]:
-    rounds = min(settings.rounds, 5)
+    rounds = min(settings.rounds, 3)
     helped = {"python": _program([sys.executable, "-c", "pass"]), "ours": _program([_NEXUS, "--help"])}
     rows = await in_turns("-", "nexus --help", helped, rounds, {"ms CPU": (Target(at_most=120),)})
     measures: dict[str, Measure] = {}

@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from benchmarks.kit.databases import clear
+from benchmarks.kit.databases import on_each
 from benchmarks.kit.peers import INCUMBENT, python_of
 from benchmarks.kit.programs import asked
 from benchmarks.kit.rounds import Figures, Measure, Row, Target, in_turns
@@ -22,14 +22,7 @@ _CODE = {"code": "result = {'a': 1}"}
 
 
 async def measure(settings: Settings) -> list[Row]:
-    rows = await _nodes(settings)
-    for kind, url in settings.databases.items():
-        await clear(url, TABLES)
-        try:
-            rows += await _runs(settings, kind, url)
-        finally:
-            await clear(url, TABLES)
-    return rows
+    return await _nodes(settings) + await on_each(settings, TABLES, _runs)
 
 
 def chain(kind: str, count: int, config: dict[str, Any]) -> WorkflowBuilder:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 
+from benchmarks.kit.rounds import Row, reason_of
+from benchmarks.kit.settings import Settings
 from dataflow import DataFlow
 from nexus.errors import NexusError
 
@@ -25,6 +27,27 @@ def addresses(folder: Path, wanted: str | None) -> dict[str, str]:
 
 def missing(given: Iterable[str], wanted: str | None) -> list[str]:
     return [kind for kind in KINDS if kind not in given and wanted in (None, kind)]
+
+
+async def on_each(
+    settings: Settings,
+    tables: Iterable[str],
+    *works: Callable[[Settings, str, str], Awaitable[list[Row]]],
+) -> list[Row]:
+    """The rows that each of `works` gives for each database, on tables that are not there before and after.
+    Where one fails the others go on."""
+    rows: list[Row] = []
+    tables = tuple(tables)
+    for kind, url in settings.databases.items():
+        for work in works:
+            try:
+                await clear(url, tables)
+                rows += await work(settings, kind, url)
+            except Exception as failure:
+                rows.append(Row(kind, work.__name__.strip("_"), "", {}, {"ours": reason_of(failure)}))
+        with contextlib.suppress(NexusError):  # which was told of already
+            await clear(url, tables)
+    return rows
 
 
 async def clear(url: str, tables: Iterable[str]) -> None:

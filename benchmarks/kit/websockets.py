@@ -11,6 +11,8 @@ from typing import Any
 import msgspec
 
 _WHOLE = 1 << 18
+_PING = 0x89
+_PONG = 0x8A
 
 
 class Websocket:
@@ -51,7 +53,7 @@ class Websocket:
         return msgspec.json.decode(frames[0]), time.perf_counter()
 
     def frames(self, most: int = 1_000_000) -> list[bytes]:
-        """Whole frames that are here already."""
+        """Whole frames that are here already; pings are answered."""
         found: list[bytes] = []
         data, begin = self.received, 0
         while len(found) < most and len(data) >= begin + 2:
@@ -62,7 +64,11 @@ class Websocket:
                 start += width
             if len(data) < start + size:
                 break
-            found.append(data[start : start + size])
+            if data[begin] == _PING:
+                payload = data[start : start + size]
+                self.socket.sendall(bytes([_PONG, 0x80 | size]) + bytes(4) + payload)
+            else:
+                found.append(data[start : start + size])
             begin = start + size
         self.received = data[begin:]
         return found
@@ -100,6 +106,20 @@ def count_frames(sockets: list[Websocket], wanted: int, patience: float = 60.0) 
                     poll.unregister(number)
     finally:
         poll.close()
+
+
+def answer_pings(sockets: list[Websocket]) -> None:
+    """A server gives up connections on which its pings are not answered: to be called once in a while."""
+    poll = select.epoll()
+    by_number = {each.socket.fileno(): each for each in sockets}
+    for number in by_number:
+        poll.register(number, select.EPOLLIN)
+    for number, _ in poll.poll(0, max(1, len(sockets))):
+        each = by_number[number]
+        each._take()
+        if each.frames():
+            raise AssertionError("a change came that nobody has made")
+    poll.close()
 
 
 def allow_many() -> None:
