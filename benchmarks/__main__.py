@@ -25,19 +25,28 @@ from benchmarks.kit.rounds import Row, reason_of
 from benchmarks.kit.settings import Settings
 
 AREAS = ("http", "operations", "bulk", "feed", "mcp", "workflows", "start", "growth")
+PROFILED = ("http", "feed", "mcp")
+"""Where servers are looked at from outside."""
 
 
 def main() -> int:
     parser = argparse.ArgumentParser("scripts/bench", description="Measure, side by side, in one run.")
     parser.add_argument(
-        "area", nargs="*", choices=[*AREAS, []], help=f"of {', '.join(AREAS)}; all by default"
+        "area", nargs="*", metavar="AREA", choices=[*AREAS, []], help=f"of {', '.join(AREAS)}; all by default"
     )
     parser.add_argument("--database", choices=KINDS, help="only this kind; all by default")
     parser.add_argument("--quick", action="store_true", help="for crashes and wrong answers only")
     parser.add_argument("--json", action="store_true", help="a JSON object a line")
-    parser.add_argument("--profile", action="store_true", help="show where the time goes, of floor and ours")
+    parser.add_argument(
+        "--profile",
+        action="store_true",
+        help=f"show where the time of floor and ours goes; for {', '.join(PROFILED)}",
+    )
     parser.add_argument("--write", action="store_true", help="put the tables into docs/performance.md")
     given = parser.parse_args()
+    areas = given.area or (PROFILED if given.profile else AREAS)
+    if given.profile and (others := set(areas) - set(PROFILED)):
+        parser.error(f"--profile is for {', '.join(PROFILED)}, and not for {', '.join(sorted(others))}.")
     pin_here()
     with tempfile.TemporaryDirectory() as folder:
         databases = addresses(Path(folder), given.database)
@@ -48,7 +57,7 @@ def main() -> int:
             for kind in missing(databases, given.database):
                 print(f"{kind}: NEXUS_TEST_{kind.upper()}_URL is not set: left out")
         wrong = 0
-        for area in given.area or AREAS:
+        for area in areas:
             wrong += _measured(area, settings, as_json=given.json, write=given.write)
     return 1 if wrong else 0
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+import time
 
 from benchmarks.kit import report
 from benchmarks.kit.processes import ROOT
@@ -17,7 +18,10 @@ def write(area: str, rows: list[Row]) -> None:
     """Put an area's tables between its markers. Raises ValueError where there are none."""
     begin, end = f"<!-- {area} -->", f"<!-- /{area} -->"
     text = PLACE.read_text()
-    machine = f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, Python {platform.python_version()}"
+    day = time.strftime("%Y-%m-%d")
+    machine = (
+        f"{day}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, Python {platform.python_version()}"
+    )
     table = "\n".join([begin, machine, "", *report.markdown(rows), end])
     made, count = re.subn(f"{re.escape(begin)}.*?{re.escape(end)}", lambda _: table, text, flags=re.S)
     if count != 1:
