@@ -69,11 +69,11 @@ and False are accepted."""
 class Options:
     """Each is an argument of DataFlow and an environment variable: `pool_size` is DATAFLOW_POOL_SIZE.
 
-    `pool_size` connections are kept open, in each event loop, and `max_overflow` more while they are needed;
-    None is what suits the database. `pool_timeout` is how many seconds one waits for a connection. One
-    older than `pool_recycle` seconds is replaced. `pool_pre_ping` asks the server, each time, whether the
-    connection still lives: one round trip more. `echo` logs every statement, and "values" what is in it too.
-    With `multi_tenant` every model is, unless it says otherwise.
+    `pool_size` connections are kept open, in each event loop, and `max_overflow` more while they are needed,
+    and half a minute longer; None is what suits the database. `pool_timeout` is how many seconds one waits
+    for a connection. One older than `pool_recycle` seconds is replaced. `pool_pre_ping` asks the server, each
+    time, whether the connection still lives: one round trip more. `echo` logs every statement, and "values"
+    what is in it too. With `multi_tenant` every model is, unless it says otherwise.
 
     The change log keeps changes for `changes_max_age` seconds (7 days) and at most `changes_max_rows` of them
     (a million), give or take a tenth; None is without end.

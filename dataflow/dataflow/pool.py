@@ -13,6 +13,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from nexus.errors import Unavailable
 
 _LAST_STATEMENTS = 2.0
+_SURPLUS_KEPT = 30.0
 
 
 class Closable(Protocol):
@@ -28,8 +29,8 @@ C = TypeVar("C", bound=Closable)
 @dataclass(frozen=True, slots=True)
 class Care:
     """How connections are kept. `overflow` more than there are slots are opened while they are needed, and
-    closed when they are given back. One older than `recycle` seconds is replaced. `ping` says, at each
-    taking, whether a connection still lives."""
+    closed half a minute after it: a new connection costs more than many statements. One older than `recycle`
+    seconds is replaced. `ping` says, at each taking, whether a connection still lives."""
 
     patience: float = 30.0
     overflow: int = 0
@@ -55,6 +56,7 @@ class Slots(Generic[C]):
         self._born: dict[C, float] = {}  # of those that are to be recycled
         self._waiters: deque[asyncio.Future[C | None]] = deque()
         self._closed = False
+        self._trimming: asyncio.TimerHandle | None = None
         self._closing: set[asyncio.Future[None]] = set()
         self._given_back = asyncio.Event()
 
@@ -91,10 +93,10 @@ class Slots(Generic[C]):
             self._close_soon(connection)
         elif self._hand(connection):
             return
-        elif self.open > self.size:
-            self._close_soon(connection)
         else:
             self._free.append(connection)
+            if self.open > self.size and self._trimming is None:
+                self._trim_later()
 
     async def discard(self, connection: C) -> None:
         """Give back a connection that is not to be used again."""
@@ -105,6 +107,8 @@ class Slots(Generic[C]):
         """Close every connection: what is free now, and what is in use when it is given back, for which
         this waits a little. Afterwards nothing of them calls into the event loop any more."""
         self._closed = True
+        if self._trimming is not None:
+            self._trimming.cancel()
         while self._waiters:
             self._hand(None)
         free, self._free = self._free, []
@@ -117,6 +121,19 @@ class Slots(Generic[C]):
                     await self._given_back.wait()
         if self._closing:
             await asyncio.wait(self._closing, timeout=_LAST_STATEMENTS)
+
+    def _trim_later(self) -> None:
+        self._trimming = asyncio.get_running_loop().call_later(_SURPLUS_KEPT, self._trim)
+
+    def _trim(self) -> None:
+        """Close those beyond the slots that are free; first of all the one that was used the longest ago."""
+        self._trimming = None
+        surplus = min(self.open - self.size, len(self._free))
+        idle, self._free = self._free[:surplus], self._free[surplus:]
+        for connection in idle:
+            self._close_soon(connection)
+        if self.open > self.size:
+            self._trim_later()
 
     def _close_soon(self, connection: C) -> None:
         self._forget(connection)

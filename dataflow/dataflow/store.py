@@ -49,11 +49,13 @@ class Store:
     async def create(self, call: Call, model: Model, values: Mapping[str, Any]) -> msgspec.Struct:
         """Insert a record and return it whole. `values` are of the fields' types already."""
         table = self._database.known(model) or await self._database.table(model)
+        names, fields, encode = table.parameters, model.fields, table.encode
         bound = {
-            f"v_{name}": table.encode(name, model.fields[name].check(model.route, value))
+            names[name]: encode(name, fields[name].check(model.route, value))
             for name, value in values.items()
         }
-        bound |= {f"v_{name}": table.encode(name, value) for name, value in made(call, model).items()}
+        for name, value in made(call, model).items():
+            bound[names[name]] = encode(name, value)
         statement = self._statement(("create", model, tuple(bound)), lambda: self._insert(table, bound))
         if "insert" in self._dialect.returning:
             rows = await self._run(call, statement, bound, write=True)

@@ -28,6 +28,8 @@ class ModelTable:
         self.model = model
         self.codecs: dict[str, Codec] = {f.name: dialect.codec(f) for f in model.fields.values()}
         self.columns = tuple(model.fields)
+        self.parameters = {name: f"v_{name}" for name in self.columns}
+        """What the value of a column is called in a statement that writes it."""
         metadata = sa.MetaData()
         self.table = sa.Table(
             model.table_name,

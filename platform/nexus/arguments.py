@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
@@ -58,6 +58,7 @@ class Arguments:
         self.refused = refused
         self.fields = {field.encode_name: field for field in msgspec.structs.fields(struct)}
         self._decode = msgspec.json.Decoder(struct).decode
+        self._readers: dict[str, Callable[[str], object]] = {}
 
     def accept(self, given: Given, *, in_process: bool = False) -> Any:
         """Validated arguments from a mapping or from a JSON object in bytes. A caller in process is told
@@ -84,7 +85,10 @@ class Arguments:
         if field is None:
             raise InvalidArguments(self.operation, [self._unknown(name)])
         try:
-            return read_text(field.type, text)
+            read = self._readers.get(name)
+            if read is None:
+                read = self._readers[name] = text_reader(field.type)
+            return read(text)
         except msgspec.ValidationError as failure:
             raise InvalidArguments(self.operation, [self._mistyped(name, failure)]) from None
         except UNREADABLE as failure:
@@ -220,14 +224,21 @@ def malformed(failure: Exception, of: str = "The input") -> Malformed:
 def read_text(wanted: Any, text: str) -> object:
     """The value of the type `wanted` that a text from a shell or an address means: a text is itself, objects
     and lists are JSON, else it is what it looks like. Raises msgspec.ValidationError or one of UNREADABLE."""
+    return text_reader(wanted)(text)
+
+
+@functools.lru_cache(maxsize=4096)
+def text_reader(wanted: Any) -> Callable[[str], object]:
+    """`read_text` for one type. To look a type up, as by this, costs more than to read an integer."""
     if is_json_text(wanted):
-        return msgspec.json.decode(text, type=wanted)
+        return functools.partial(msgspec.json.decode, type=wanted)
     kinds = kinds_of(wanted)
     if any(isinstance(kind, inspect.StrType) for kind in kinds):
-        return msgspec.convert(text, wanted)
-    if text != "null" and any(isinstance(kind, _MOMENTS) for kind in kinds):
-        return msgspec.convert(text, wanted)  # else a number would be taken for seconds
-    return msgspec.convert(text, wanted, strict=False)
+        return functools.partial(msgspec.convert, type=wanted)
+    if any(isinstance(kind, _MOMENTS) for kind in kinds):
+        # Strictly, else a number would be taken for seconds.
+        return lambda text: msgspec.convert(text, wanted, strict=text != "null")
+    return functools.partial(msgspec.convert, type=wanted, strict=False)
 
 
 @functools.lru_cache(maxsize=4096)

@@ -7,6 +7,7 @@ import contextvars
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
 from nexus.block import Block
@@ -261,12 +262,6 @@ class Call:
         connection for one statement."""
         if self.over:
             self.check()
-        if not (write or self.atomic or self._block is not None or statements == "many"):
-            return resource.lend(self, write=False)  # a plain read: there is nothing to keep or to undo
-        return self._working(resource, write, statements)
-
-    @asynccontextmanager
-    async def _working(self, resource: Resource, write: bool, statements: str) -> AsyncIterator[Any]:
         if write:
             if self.operation.effect is Effect.READ:
                 raise WriteInRead(
@@ -274,6 +269,14 @@ class Call:
                     remedy="Declare its effect as what it does.",
                 )
             self.written.add(resource)
+        if self.atomic or self._block is not None or statements == "many":
+            return self._working(resource, write, statements)
+        # There is nothing to keep or to undo but, of a write, that it has been done.
+        lent = resource.lend(self, write=write)
+        return _Kept(self, lent) if write else lent
+
+    @asynccontextmanager
+    async def _working(self, resource: Resource, write: bool, statements: str) -> AsyncIterator[Any]:
         if self.atomic or self._block is not None or self._is_whole(statements):
             limit = nullcontext() if self.deadline is None else until(self.deadline, self.operation.name)
             async with limit, self._opened().use(resource) as work:
@@ -340,6 +343,31 @@ class Call:
 
     async def _begin(self, resource: Resource) -> Unit:
         return await resource.begin(self)
+
+
+class _Kept:
+    """One statement that commits by itself. A class, since every write comes through here, and a generator
+    with contextlib around it takes several times as long."""
+
+    __slots__ = ("_call", "_lent")
+
+    def __init__(self, call: Call, lent: AbstractAsyncContextManager[Any]) -> None:
+        self._call = call
+        self._lent = lent
+
+    async def __aenter__(self) -> Any:
+        return await self._lent.__aenter__()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool | None:
+        swallowed = await self._lent.__aexit__(kind, error, trace)
+        if kind is None:
+            self._call.kept = True
+        return swallowed
 
 
 def is_unheard(failure: BaseException | None) -> bool:

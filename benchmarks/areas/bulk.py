@@ -1,0 +1,110 @@
+"""Many records at once: new ones, changed ones, and those of which nobody knows whether they are there."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from benchmarks.floor.bulk import TABLE, bulk_floor
+from benchmarks.floor.items import Items
+from benchmarks.kit.databases import on_each
+from benchmarks.kit.rounds import Figures, Measure, Row, Target, in_turns
+from benchmarks.kit.settings import Settings
+from benchmarks.ours import TABLES, application
+from nexus import LOCAL
+
+_BUDGET = 40.0
+"""Seconds for one size on one database, after which the remaining verbs are left out."""
+_TABLES = (*TABLES, TABLE)
+_LOGGED, _UNLOGGED = TABLES
+
+Rows = list[tuple[Any, ...]]
+
+
+async def measure(settings: Settings) -> list[Row]:
+    return await on_each(settings, _TABLES, _smaller, *([] if settings.quick else [_larger]))
+
+
+async def _smaller(settings: Settings, kind: str, url: str) -> list[Row]:
+    return await _compared(kind, url, 200 if settings.quick else 10_000, 1 if settings.quick else 4)
+
+
+async def _larger(settings: Settings, kind: str, url: str) -> list[Row]:
+    return await _compared(kind, url, 100_000, 2)
+
+
+async def _compared(kind: str, url: str, size: int, rounds: int) -> list[Row]:
+    found: list[Row] = []
+    _, app = application(url, channels=[])
+    floor = bulk_floor(url)
+    items = Items(url)
+    await items.open()  # makes the table
+    await items.close()
+    await floor.open()
+    numbers = itertools.count(1)
+    begun = time.monotonic()
+
+    def given(verb: str) -> Rows:
+        """The same for each candidate: half of what is upserted is there already."""
+        turn = next(numbers)
+        if verb == "create":
+            return [(f"item {n}", n / 4 + turn) for n in range(size)]
+        if verb == "update":
+            return [(key, turn) for key in range(1, size + 1)]
+        first = size // 2 + 1
+        return [(key, f"item {key}", key / 2 + turn) for key in range(first, first + size)]
+
+    async with app.running():
+
+        async def run(table: str, verb: str, **arguments: object) -> Any:
+            return await app.runtime.invoke(f"{table}.{verb}", arguments, LOCAL, channel="benchmark")
+
+        def ours(table: str, verb: str) -> Callable[[Rows], Awaitable[object]]:
+            names = {
+                "create": ("name", "price"),
+                "update": ("id", "stock"),
+                "upsert": ("id", "name", "price"),
+            }
+
+            async def work(rows: Rows) -> object:
+                data = [dict(zip(names[verb], row, strict=True)) for row in rows]
+                return await run(table, f"bulk_{verb}", data=data)
+
+            return work
+
+        try:
+            for verb in ("create", "update", "upsert"):
+                if time.monotonic() - begun > _BUDGET:
+                    break
+                theirs = getattr(floor, verb)
+                candidates: dict[str, Measure] = {
+                    "driver": _timed(lambda v=verb: given(v), theirs, size),
+                    "ours": _timed(lambda v=verb: given(v), ours(_UNLOGGED, verb), size),
+                    "ours, changes logged": _timed(lambda v=verb: given(v), ours(_LOGGED, verb), size),
+                }
+                targets = {"records/s": (Target("driver", 0.75),)}
+                found += await in_turns(kind, f"{verb} {size:,}", candidates, rounds, targets)
+            await _check(run, size)
+        finally:
+            await floor.close()
+    return found
+
+
+async def _check(run: Callable[..., Awaitable[Any]], size: int) -> None:
+    """What was written is there. Raises AssertionError."""
+    for table in (_UNLOGGED, _LOGGED):
+        changed = await run(table, "get", id=1)
+        if changed.name != "item 0" or changed.stock == 0:
+            raise AssertionError(f"{table}: {size} records were not written as given")
+
+
+def _timed(given: Callable[[], Rows], work: Callable[[Rows], Awaitable[object]], size: int) -> Measure:
+    async def once() -> Figures:
+        rows = given()
+        begun = time.perf_counter()
+        await work(rows)
+        return {"records/s": size / (time.perf_counter() - begun)}
+
+    return once

@@ -1,0 +1,1 @@
+"""Measuring: rounds in turns, child processes, load, databases, tables."""

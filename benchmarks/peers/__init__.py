@@ -1,0 +1,1 @@
+"""The same with other frameworks, as their documentation shows it."""
