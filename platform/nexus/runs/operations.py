@@ -86,6 +86,7 @@ def run_operations(runs: Runs) -> list[Operation]:
             resource="runs",
             verb="cancel",
             on_record=True,
+            atomic=False,  # records are kept by themselves
             platform=True,
         ),
     ]
