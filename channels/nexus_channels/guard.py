@@ -21,7 +21,7 @@ from nexus.errors import (
     Unauthenticated,
     Unavailable,
 )
-from nexus.request import REQUEST, request_of
+from nexus.request import REQUEST, new_request, request_of
 from nexus.session import Session, Sessions
 from nexus_channels.asgi import Header, answer, refuse, route_path, unexpected
 from nexus_channels.pages import PAGES
@@ -76,9 +76,10 @@ class Guard:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
-        begun = time.perf_counter()
+        begun = time.perf_counter() if self._logs else 0.0
         headers: dict[bytes, bytes] = dict(scope["headers"])
-        request = request_of(_text(headers, b"x-request-id"), _text(headers, b"traceparent"))
+        given, trace = headers.get(b"x-request-id"), headers.get(b"traceparent")
+        request = new_request() if given is trace is None else request_of(given, trace)
         scope["nexus.request"] = request
         added: list[Header] = [(b"x-request-id", request.encode())]
         status = 0
@@ -187,11 +188,6 @@ class Guard:
             )
         if headers.get(b"sec-fetch-site") == b"cross-site" and scope.get("method") not in _SAFE:
             raise Forbidden("A page of another site may not use this server.")
-
-
-def _text(headers: dict[bytes, bytes], name: bytes) -> str | None:
-    value = headers.get(name)
-    return None if value is None else value.decode("latin-1")
 
 
 def _is_elsewhere(client: Sequence[Any] | None) -> bool:

@@ -26,6 +26,7 @@ _OPERATORS = {
     "$push": "push",
     "$pull": "pull",
     "$addToSet": "add",
+    "$merge": "merge",
 }
 _LATER = frozenset({"$rename", "$setOnInsert", "$currentDate", "$pop", "$pullAll", "$bit"})
 _LISTS = frozenset({"push", "pull", "add"})
@@ -36,7 +37,8 @@ class Assignment:
     """What becomes of one field; NULL counts as absent.
 
     `op` is set; inc or mul (absent is 0); min or max (absent takes the value); push, add or pull, whose
-    `value` is the list of the elements (absent is an empty list for the first two and stays absent for pull).
+    `value` is the list of the elements (absent is an empty list for the first two and stays absent for pull);
+    or merge, of an object into the one that is stored (`dataflow.merging`).
     """
 
     field: str
@@ -54,7 +56,7 @@ def parse_assignments(
     problems: list[Problem] = []
     dropped: set[str] = set()
     for name, op, value, where in _pairs(model, given, at):
-        if name in model.managed and op == "$set":
+        if name in model.managed and op in ("$set", "$merge"):
             dropped.add(name)
             continue
         try:
@@ -99,6 +101,10 @@ def _assignment(model: Model, name: str, op: str, value: object, where: str) -> 
         if not field.nullable:
             raise _problem(InvalidArguments.TYPE, where, f"'$unset': '{name}' cannot be null")
         return Assignment(name, kind, None)
+    if kind == "merge":
+        if field.kind is Kind.JSON and isinstance(value, Mapping):
+            return Assignment(name, kind, _checked(model, field, value, where))
+        kind = "set"
     if kind in _LISTS:
         return Assignment(name, kind, _elements(model, field, op, value, where))
     if kind in ("inc", "mul") and (not field.counts or value is None):
@@ -124,17 +130,23 @@ def _elements(model: Model, field: Field, op: str, value: object, where: str) ->
     return _converted(model, field, [value], where)
 
 
+def _checked(model: Model, field: Field, value: object, where: str) -> object:
+    try:
+        return field.check(model.route, value)
+    except InvalidArguments as failure:
+        raise _problem(InvalidArguments.TYPE, where, failure.problems[0].detail) from None
+
+
 def _converted(model: Model, field: Field, value: object, where: str) -> object:
     if field.kind is Kind.INTEGER and isinstance(value, float) and value.is_integer():
         value = int(value)  # to JSON Schema 3.0 is an integer
     try:
-        return field.check(model.route, msgspec.convert(value, field.given_type))
+        converted = msgspec.convert(value, field.given_type)
     except msgspec.ValidationError as failure:
         message = str(failure).replace("`", "")
         detail = f"'{field.name}': {message[0].lower()}{message[1:]}"
         raise _problem(InvalidArguments.TYPE, where, detail) from None
-    except InvalidArguments as failure:
-        raise _problem(InvalidArguments.TYPE, where, failure.problems[0].detail) from None
+    return _checked(model, field, converted, where)
 
 
 class _Refused(Exception):

@@ -16,6 +16,7 @@ from dataflow.changes import assigned, change_values
 from dataflow.conditions import condition
 from dataflow.database import Database
 from dataflow.dialects import Connection
+from dataflow.merging import apart, merged_fields, merges, settled
 from dataflow.model import DELETED_AT, VERSION, Model
 from dataflow.query import Shape, Where
 from dataflow.shapes import Shapes
@@ -71,6 +72,7 @@ class Batch:
             ids += await self.database.dialect.insert_many(
                 self.connection, self.table.table, columns, encoded, self.model.generates_id
             )
+            self.call.wrote(len(chunk))
         return [self._key(key) for key in ids]
 
     async def insert_any(self, rows: Sequence[Values], size: int = CHUNK) -> list[Any]:
@@ -125,32 +127,42 @@ class Batch:
         return int(count)
 
     async def update(self, where: Where, changes: tuple[Assignment, ...]) -> int:
+        if merges(changes):
+            ids = await self.pick(where, None)
+            for chunk in chunks(ids, CHUNK):
+                await self.update_ids(chunk, changes)
+            return len(ids)
         bound = {**change_values(self.table, changes), "v_updated_at": self.stamp, **where.values}
         shape = ("update", where.shape, _form(changes))
         statement = self._statement(shape, lambda: self._changed(changes).where(where.clause()))
-        return (await self.connection.execute(statement.sql, statement.bind(bound))).found
+        return await self._count_written(statement, bound)
 
     async def delete(self, where: Where, *, soft: bool) -> int:
         statement = self._statement(
             ("delete", where.shape, soft), lambda: self._deletion(soft).where(where.clause())
         )
-        bound = {**where.values, "v_now": self.stamp}
-        return (await self.connection.execute(statement.sql, statement.bind(bound))).found
+        return await self._count_written(statement, {**where.values, "v_now": self.stamp})
 
     async def update_ids(self, ids: Sequence[Any], changes: tuple[Assignment, ...]) -> None:
+        if merges(changes):
+            await self.update_each([(key, changes) for key in ids])
+            return
         bound = {**change_values(self.table, changes), "v_updated_at": self.stamp}
         statement = self._statement(
             ("update ids", _form(changes)), lambda: self._changed(changes).where(self._among())
         )
-        await self.connection.execute(statement.sql, statement.bind({**bound, "ids": self._list(ids)}))
+        await self._count_written(statement, {**bound, "ids": self._list(ids)})
 
     async def delete_ids(self, ids: Sequence[Any], *, soft: bool) -> None:
         statement = self._statement(("delete ids", soft), lambda: self._deletion(soft).where(self._among()))
-        bound = {"ids": self._list(ids), "v_now": self.stamp}
-        await self.connection.execute(statement.sql, statement.bind(bound))
+        await self._count_written(statement, {"ids": self._list(ids), "v_now": self.stamp})
 
     async def update_each(self, changed: Sequence[tuple[Any, tuple[Assignment, ...]]]) -> None:
         """Change records by id, each in its own way; in this order where one is changed twice."""
+        if any(merges(changes) for _, changes in changed):
+            for run in apart(changed):
+                await self.update_each(await self._merged(run))
+            return
         for form, group in _runs(changed):
             changes = group[0][1]
             statement = self._statement(
@@ -168,6 +180,29 @@ class Batch:
                 for key, each in group
             ]
             await self.connection.execute_each(statement.sql, rows)
+            self.call.wrote(len(rows))
+
+    async def _merged(
+        self, changed: Sequence[tuple[Any, tuple[Assignment, ...]]]
+    ) -> list[tuple[Any, tuple[Assignment, ...]]]:
+        """With what patches come to, for records that are locked until the end from here on."""
+        names = tuple(dict.fromkeys(name for _, changes in changed for name in merged_fields(changes)))
+        columns = self.table.table.c
+
+        def select() -> sa.Select[Any]:
+            found = sa.select(columns.id, *(columns[name] for name in names)).where(self._among())
+            found = found.order_by(columns.id)
+            return found.with_for_update() if self.database.dialect.locks_reads else found
+
+        statement = self._statement(("merged", names), select)
+        rows = await self.connection.fetch(
+            statement.sql, statement.bind({"ids": self._list([key for key, _ in changed])})
+        )
+        stored = {
+            self._key(row[0]): {name: self._decoded(name, row[i]) for i, name in enumerate(names, 1)}
+            for row in rows
+        }
+        return [(key, settled(self.model, stored[key], changes)) for key, changes in changed if key in stored]
 
     async def lock(self, names: tuple[str, ...], keys: Iterable[Key]) -> None:
         """Keep everyone else who locks one of these keys waiting until the end."""
@@ -177,6 +212,11 @@ class Batch:
 
     async def matching(self, where: Filter = EVERYTHING) -> Where:
         return await condition(self.call, self.database, self.model, where, deleted=self.deleted)
+
+    async def _count_written(self, statement: Any, bound: Values) -> int:
+        found = (await self.connection.execute(statement.sql, statement.bind(bound))).found
+        self.call.wrote(found)
+        return found
 
     def _changed(self, changes: tuple[Assignment, ...]) -> sa.Update:
         updated = self.table.table.c.updated_at

@@ -140,7 +140,7 @@ class Database:
         except BaseException:
             await slots.discard(connection)
             raise
-        return Transaction(slots, connection)
+        return Transaction(slots, connection, self.dialect.checks_deferred)
 
     async def close(self) -> None:
         """Close the connections of the running event loop."""
@@ -183,9 +183,14 @@ class _Lent:
 class Transaction:
     """A Unit of the kernel: a connection that is kept until the end of the call."""
 
-    def __init__(self, slots: Slots[Connection], connection: Connection) -> None:
+    def __init__(self, slots: Slots[Connection], connection: Connection, checks_deferred: str) -> None:
         self.connection = connection
         self._slots = slots
+        self._checks_deferred = checks_deferred
+
+    async def check(self) -> None:
+        if self._checks_deferred:
+            await self.connection.fetch(self._checks_deferred)
 
     async def commit(self) -> None:
         try:

@@ -81,6 +81,9 @@ class EchoedConnection:
         held: bool = await self._own.try_lock(name)
         return held
 
+    async def keep_requests(self) -> None:
+        await self._own.keep_requests()
+
     @property
     def _own(self) -> Any:
         """The connection, for what only the dialect that asks knows it can do."""

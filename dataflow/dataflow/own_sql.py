@@ -48,6 +48,11 @@ async def query(
     InvalidInput for another kind of statement, as COMMIT or CREATE, and for parameters that do not fit;
     WriteInRead in an operation that is declared as reading."""
     _check(sql)
+    if call.demands.max_affected is not None:
+        raise InvalidInput(
+            "How many records a statement of one's own writes is not known.",
+            remedy="Run it without a limit to the records that are written.",
+        )
     text, values = _bound(sql, {} if parameters is None else parameters, database.dialect)
     if database.mode is SchemaMode.AUTO:
         for model in database.changes.models():

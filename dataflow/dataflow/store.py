@@ -15,6 +15,7 @@ from dataflow.conditions import condition
 from dataflow.database import Database
 from dataflow.dialects import Connection
 from dataflow.etags import STATE
+from dataflow.merging import merges, settled
 from dataflow.model import DELETED_AT, TENANT, VERSION, Model
 from dataflow.query import Shape, Statement, Where, compiled, order_by
 from dataflow.scope import tenant_of, visible
@@ -59,13 +60,18 @@ class Store:
             return table.record(rows[0])
         async with call.connection(self._database, write=True, statements="many") as connection:
             done = await connection.execute(statement.sql, statement.bind(bound))
+            call.wrote(1)
             return await self._read_back(connection, table, bound.get("v_id", done.key))
 
-    async def get(self, call: Call, model: Model, key: Any, *, deleted: bool = False) -> msgspec.Struct:
-        """Raises NotFound. `deleted`, here and below: soft-deleted records count, too."""
+    async def get(
+        self, call: Call, model: Model, key: Any, *, deleted: bool = False, lock: bool = False
+    ) -> msgspec.Struct:
+        """Raises NotFound. `deleted`, here and below: soft-deleted records count, too. With a `lock`, in
+        an atomic call, nobody changes it until the end."""
         table = self._database.known(model) or await self._database.table(model)
         scope = self._scope(call, table, deleted=deleted)
-        statement = self._by_key(table, scope, lock=self._locks(call))
+        lock = (lock and self._dialect.locks_reads) or self._locks(call)
+        statement = self._by_key(table, scope, lock=lock)
         rows = await self._run(call, statement, {"key": table.encode("id", key), **scope.values}, write=False)
         if not rows:
             raise not_found(model, key)
@@ -131,6 +137,13 @@ class Store:
         """Change one record in one statement and return it whole: operators work on what is stored at that
         moment. Raises NotFound, PreconditionFailed when it is not in the state that `match` says, or Conflict
         when it has another `version`."""
+        if merges(changes):
+            async with call.together() as whole:
+                stored = await self.get(whole, model, key, deleted=deleted, lock=True)
+                changes = settled(model, msgspec.structs.asdict(stored), changes)
+                return await self.update(
+                    whole, model, key, changes, version=version, match=match, deleted=deleted
+                )
         table = self._database.known(model) or await self._database.table(model)
         scope = self._scope(call, table, deleted=deleted)
         bound = change_values(table, changes)
@@ -157,8 +170,10 @@ class Store:
             if returns:
                 rows = await connection.fetch(statement.sql, statement.bind(bound))
                 if rows:
+                    call.wrote(len(rows))
                     return table.record(rows[0])
-            elif (await connection.execute(statement.sql, statement.bind(bound))).found:
+            elif found := (await connection.execute(statement.sql, statement.bind(bound))).found:
+                call.wrote(found)
                 return await self._read_back(connection, table, bound["key"])
         raise await self._missed(call, table, key, version, match, deleted=deleted)
 
@@ -192,6 +207,7 @@ class Store:
             if reads:
                 await self._check_match(connection, table, scope, key, match)
             done = await connection.execute(statement.sql, statement.bind(bound))
+            call.wrote(done.found)
         if not done.found:
             raise await self._missed(call, table, key, None, match, deleted=deleted)
 
@@ -265,6 +281,8 @@ class Store:
     async def _run(self, call: Call, statement: Statement, values: Mapping[str, Any], *, write: bool) -> Rows:
         async with call.connection(self._database, write=write) as connection:
             rows: Rows = await connection.fetch(statement.sql, statement.bind(values))
+            if write:
+                call.wrote(len(rows))
         return rows
 
     def _statement(self, shape: Shape, build: Callable[[], sa.ClauseElement]) -> Statement:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nexus import beside, plugins
+from nexus.batch import batch_operation
 from nexus.channel import Channel
 from nexus.config import Settings
 from nexus.discovery import discovered
@@ -92,6 +93,8 @@ class Nexus:
             self.runtime.keys.replies = contributor.replies
             if self.runtime.runs is not None:
                 self.runtime.runs.records = contributor.records
+        if not self._contributors:
+            self.registry.add(batch_operation())
         self._contributors.append(contributor)
         contributor.contribute(self.runtime)
         if contributor.changes is not None:

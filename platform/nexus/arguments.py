@@ -90,6 +90,10 @@ class Arguments:
         except UNREADABLE as failure:
             raise malformed(failure, of=f"{self.operation}: '{name}'") from None
 
+    def refusal(self, name: str) -> str:
+        """Why an argument that is documented cannot be given."""
+        return f"'{name}' {self.refused[name]}"
+
     def check_names(self, names: Iterable[str]) -> None:
         """Raises InvalidArguments for those that are no arguments."""
         problems = [self._unknown(name) for name in names if name not in self.fields]
@@ -157,7 +161,7 @@ class Arguments:
     def _unknown(self, name: str) -> Problem:
         shown = name if len(name) <= _SHOWN else name[:_SHOWN] + "…"
         if name in self.refused:
-            return Problem(InvalidArguments.UNKNOWN, pointer(name), f"'{name}' {self.refused[name]}")
+            return Problem(InvalidArguments.UNKNOWN, pointer(name), self.refusal(name))
         detail = f"unknown argument '{shown}'. {did_you_mean(name, self.fields)}".rstrip()
         return Problem(InvalidArguments.UNKNOWN, pointer(name), detail)
 

@@ -114,6 +114,14 @@ class Block:
         finally:
             self._leave()
 
+    async def rehearse(self) -> None:
+        """Raise what keeping it would, as far as that can be known without doing so."""
+        self.check()
+        for unit in self._units.values():
+            async with unit.lock:
+                if unit.work is not None:
+                    await unit.work.check()
+
     async def undo(self) -> None:
         """Leave nothing of it behind. What cannot be undone alone spoils the outer block, which then is
         undone as a whole: whoever undoes has a reason of its own to raise."""

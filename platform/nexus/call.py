@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from nexus.block import Block
 from nexus.deadline import until
+from nexus.demands import NONE, Demands, check_demands
 from nexus.errors import (
     InvalidInput,
     NexusError,
     Retryable,
     RunCancelled,
     TimedOut,
+    TooManyAffected,
     Unavailable,
     WriteInRead,
 )
@@ -53,16 +55,20 @@ class Call:
     the first of them, by its `terms`. Otherwise its one statement commits by itself; `kept` says that this
     has happened, `unsure` that a part may have been committed and nobody heard. After `deadline` statements
     are cancelled. `progress` is told of a workflow's nodes. `match` says in which state the record must be
-    that the operation is about. `request` is the id of what it is done for.
+    that the operation is about. `request` is the id of what it is done for. By its `demands` it may be a
+    `dry` one, which is rolled back whatever happens; `affected` counts the records that it has written.
     """
 
     __slots__ = (
         "_around",
         "_block",
         "_run_id",
+        "_whole",
+        "affected",
         "atomic",
         "channel",
         "deadline",
+        "demands",
         "kept",
         "loop",
         "match",
@@ -86,6 +92,7 @@ class Call:
         *,
         terms: Terms | None = None,
         deadline: float | None = None,
+        demands: Demands = NONE,
     ) -> None:
         self.runtime = runtime
         self.session = session
@@ -93,7 +100,13 @@ class Call:
         self.channel = channel
         self.terms = terms or USUAL
         self.deadline = deadline
-        self.atomic = terms is not None or (operation.atomic and operation.effect is Effect.RUN)
+        self.demands = demands
+        self.affected = 0
+        self.atomic = (
+            terms is not None
+            or (operation.atomic and operation.effect is Effect.RUN)
+            or (demands.whole and operation.effect is not Effect.READ)
+        )
         self.kept = False
         self.match: Match | None = None
         self.over = False
@@ -103,6 +116,7 @@ class Call:
         self.loop = asyncio.get_running_loop()
         self.unsure = False
         self._around: Call | None = None
+        self._whole: Call | None = None  # what it is a part of
         self._block: Block | None = None
         self._run_id: str | None = None
 
@@ -110,6 +124,11 @@ class Call:
     def in_process(self) -> bool:
         """Whether who asked is a part of this program, and so sees its warnings."""
         return is_in_process(self.channel)
+
+    @property
+    def dry(self) -> bool:
+        """Whether it will be rolled back, whatever it does."""
+        return self.demands.dry_run
 
     @property
     def run_id(self) -> str | None:
@@ -129,6 +148,8 @@ class Call:
         and the same transaction."""
         operation = self.runtime.registry[name] if isinstance(name, str) else name
         self.runtime.policy.check(self.session, operation)
+        if self.demands.whole and not operation.undoable:
+            check_demands(operation, Demands(dry_run=self.dry, max_affected=self.demands.max_affected), None)
         accepted = operation.arguments.accept(arguments, in_process=self.in_process)
         if self.progress is None or operation.digest is None:
             return await operation.handler(self, accepted)
@@ -149,6 +170,7 @@ class Call:
             self.channel,
             terms=self.terms if self.atomic else terms,
             deadline=self.deadline,
+            demands=self.demands,
         )
         part._run_id = self.run_id
         part.progress = self.progress
@@ -156,8 +178,24 @@ class Call:
             part._around = self
         else:
             part.written = self.written
+            part._whole = self
             part._block = await self._opened().inside()
         return part
+
+    @asynccontextmanager
+    async def together(self) -> AsyncIterator[Call]:
+        """This call, where all that it does is one transaction anyway; else a part of it that is."""
+        if self.atomic:
+            yield self
+            return
+        part = await self.inside()
+        try:
+            yield part
+        except BaseException:
+            await part.rollback()
+            raise
+        await part.commit()
+        self.took(part)
 
     def without_locks(self) -> Call:
         """The same work, for reading what it does not write: such records may change meanwhile."""
@@ -180,6 +218,28 @@ class Call:
         if part.written:
             self.written |= part.written
             self.kept = True
+
+    def wrote(self, records: int) -> None:
+        """Count records that were created, changed or deleted, while that can still be undone. Raises
+        TooManyAffected beyond what is allowed."""
+        if self.demands.max_affected is None:
+            return
+        self.affected += records
+        self.check_affected()
+
+    def check_affected(self) -> None:
+        """Raises TooManyAffected beyond what is allowed."""
+        most = self.demands.max_affected
+        if most is None:
+            return
+        count, around = self.affected, self._whole
+        while around is not None:
+            count, around = count + around.affected, around._whole
+        if count > most:
+            raise TooManyAffected(
+                f"{count} records would be written, and at most {most} may be. Nothing was kept.",
+                remedy="Narrow what is asked for, or allow more.",
+            )
 
     def check(self) -> None:
         """Raises NexusError when the call cannot be used, or not from here."""
@@ -231,6 +291,8 @@ class Call:
         """Commit what is open. Work on several resources commits one after the other: a failure rolls the
         remaining ones back, and says so."""
         self.over = True
+        if self._whole is not None:
+            self._whole.affected += self.affected
         if self._block is None:
             return
         try:
@@ -239,6 +301,15 @@ class Call:
             if self._around is not None and is_unheard(failure):
                 self._around.unsure = True
             raise
+
+    async def rehearse(self) -> None:
+        """Raise what the commit would, and roll back."""
+        try:
+            self.check_affected()
+            if self._block is not None:
+                await self._block.rehearse()
+        finally:
+            await self.rollback()
 
     async def rollback(self) -> None:
         self.over = True
@@ -288,7 +359,8 @@ def joined(session: Session | None) -> Call | None:
     if call is None:
         return None
     stranger = session not in (None, call.session)
-    if not call.atomic and (stranger or call.over or call.loop is not asyncio.get_running_loop()):
+    bound = call.atomic or (call.dry and not call.over)
+    if not bound and (stranger or call.over or call.loop is not asyncio.get_running_loop()):
         return None
     call.check()
     if stranger:

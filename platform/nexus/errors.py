@@ -23,6 +23,7 @@ NexusError                    NX-500   the root; a failure whose cause is ours
 ├── NotFound                  DF-404   no such record
 ├── Unauthenticated           NX-401   a credential is required or was not recognised
 ├── Forbidden                 NX-403   the session may not do this
+├── TooManyAffected           NX-424   more records would be written than was allowed
 ├── Conflict                  NX-409   the database refuses: unique, foreign key, version
 ├── KeyInFlight               NX-423   an idempotency key whose first request has not ended yet
 ├── PreconditionFailed        NX-412   the record is in another state than the one that `if_match` says
@@ -258,6 +259,15 @@ class Forbidden(NexusError):
 class Conflict(NexusError):
     code = "NX-409"
     title = "Conflict"
+    status = 409
+    exit_code = 4
+
+
+class TooManyAffected(NexusError):
+    """How many records would be written, or at least were until then; all of it is undone."""
+
+    code = "NX-424"
+    title = "Too many affected"
     status = 409
     exit_code = 4
 

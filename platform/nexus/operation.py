@@ -30,6 +30,7 @@ AlsoReads = Callable[[Mapping[str, Any]], "frozenset[str] | None"]
 # First words of the CLI and first path segments of REST: a resource of that name could not be reached.
 RESERVED_RESOURCES = frozenset(
     {
+        "batch",
         "execute",
         "export",
         "install",
@@ -77,7 +78,8 @@ class Operation:
     are documented and cannot be given, with the rest of a sentence that says why. Runs of a `recorded` one
     are kept; a workflow has a `digest` of its declaration. What the `platform` offers itself may have a
     reserved name. `waits` says that it may wait for the world outside for long, and keeps no transaction
-    meanwhile: it cannot be a part of one.
+    meanwhile: it cannot be a part of one. What is not `atomic` by itself may be `whole` in the transaction of
+    others, as a workflow is.
 
     `model` is the model that it is about, `source` the name of the instance that it comes from, `types` those
     of the model's fields, wherever in the arguments they stand. `also_reads` names, for given arguments, the
@@ -109,6 +111,7 @@ class Operation:
     digest: Callable[[], str] | None = member(default=None, compare=False, repr=False)
     platform: bool = False
     waits: bool = False
+    whole: bool = False
     model: str = ""
     source: str = ""
     types: Mapping[str, Any] = member(default_factory=dict, compare=False, repr=False)
@@ -138,6 +141,11 @@ class Operation:
     def tool(self) -> str:
         """The name as an MCP tool, whose clients refuse dots."""
         return self.name.replace(".", "_")
+
+    @property
+    def undoable(self) -> bool:
+        """Whether all that it does can be rolled back together."""
+        return (self.atomic or self.whole) and not self.waits
 
     @functools.cached_property
     def in_pages(self) -> bool:

@@ -107,6 +107,9 @@ class Unit(Protocol):
 
     async def rollback(self) -> None: ...
 
+    async def check(self) -> None:
+        """Raise what a commit would, for constraints that are only checked there."""
+
     async def savepoint(self, name: str) -> None:
         """Begin a part that can be undone alone. Parts end in the opposite order of their beginning."""
 

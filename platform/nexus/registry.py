@@ -83,6 +83,10 @@ class Registry:
         """What channels may offer."""
         return [operation for operation in self._operations.values() if not operation.internal]
 
+    def standing(self) -> list[Operation]:
+        """Those that belong to no resource, as workflows do."""
+        return [operation for operation in self.public() if not (operation.resource or operation.platform)]
+
     def outside(self, name: str) -> Operation:
         """Like [name], for a caller from outside: an internal operation does not exist."""
         found = self[name]

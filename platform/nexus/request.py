@@ -27,11 +27,11 @@ def new_request() -> str:
     return f"{_PREFIX}{next(_numbers):x}"
 
 
-def request_of(given: str | None, traceparent: str | None) -> str:
+def request_of(given: bytes | None, traceparent: bytes | None) -> str:
     """The id that a caller gave, if it can stand anywhere; else that of the trace; else a new one."""
-    if given is not None and _sane(given):
-        return given
-    if traceparent is not None and (trace := _trace(traceparent)):
+    if given is not None and _sane(text := given.decode("latin-1")):
+        return text
+    if traceparent is not None and (trace := _trace(traceparent.decode("latin-1"))):
         return trace[1]
     return new_request()
 

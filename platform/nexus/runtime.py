@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from nexus.call import CURRENT, USUAL, Call, is_in_process
 from nexus.deadline import deadline_in, until
-from nexus.demands import Demands, Noted, check_demands, check_matched
-from nexus.errors import NexusError, Retryable
+from nexus.demands import NONE, Demands, Noted, check_demands, check_matched
+from nexus.errors import InvalidInput, NexusError, Retryable
 from nexus.keys import Keys
 from nexus.operation import Effect, Operation
 from nexus.policy import Policy
@@ -63,6 +63,12 @@ class Runtime:
         without its message."""
         operation = self.registry.outside(name) if isinstance(name, str) else name
         session = self.policy.current(session)
+        around = CURRENT.get()
+        if around is not None and around.dry and not around.over:
+            raise InvalidInput(
+                f"'{operation.name}' would be kept, in the middle of a dry run.",
+                remedy="Run it through the call that it is a part of.",
+            )
         self.policy.check(session, operation)
         in_process = is_in_process(channel)
         accepted = operation.arguments.accept(arguments, in_process=in_process)
@@ -74,7 +80,7 @@ class Runtime:
             check_demands(operation, demands, self.runs)
         if operation.asks_match is not None and not in_process:
             check_matched(operation, accepted, demands)
-        if self.runs is not None and operation.recorded:
+        if self.runs is not None and operation.recorded and not (demands is not None and demands.dry_run):
             return await self.runs.run(self, work, noted)
         if demands is not None and demands.key is not None and operation.effect is not Effect.READ:
             return await self.keys.run(self, work, demands, noted)
@@ -85,7 +91,9 @@ class Runtime:
         attempt = 1
         while True:
             terms = None if work.once is None else USUAL  # what is done once is one transaction
-            call = Call(self, work.session, work.operation, work.channel, terms=terms)
+            call = Call(
+                self, work.session, work.operation, work.channel, terms=terms, demands=work.demands or NONE
+            )
             if work.demands is not None:
                 call.match = work.demands.match
             if run is not None:
@@ -107,6 +115,10 @@ class Runtime:
             else:
                 async with until(deadline, f"'{operation.name}'"):
                     result = await handler(call, accepted)
+            if call.dry:
+                await call.rehearse()
+                return result
+            call.check_affected()
             await (call.commit() if run is None else run.keep(call, result))
         except BaseException as failure:
             await call.rollback()

@@ -192,6 +192,7 @@ class TestInARow:
     async def test_a_broken_body_behind_others(self, raw: Line) -> None:
         await raw.send(request() + CHUNKED + b"\r\nzz\r\n")
         assert (await raw.answer()).status == 200
+        assert_refused(await raw.answer(), 400, "NX-400")
         assert await raw.ended() == b""
 
     async def test_writes_are_in_order(self, raw: Line) -> None:

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
 import httpx2
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from mcp import Client
 from mcp_types import CallToolResult, TextContent
 
 from dataflow import DataFlow
 from nexus import Nexus
+from nexus.errors import InvalidInput
+from nexus.etag import parse_match
+from nexus_channels.openapi.conditions import PARAMETERS
 from nexus_channels.server import running_server
 from tests.support.problems import assert_problem
 from tests.support.wire import Wire, wire
@@ -198,6 +204,20 @@ async def test_related_records_have_a_weak_tag(client: httpx2.AsyncClient) -> No
     assert "weak" in assert_problem(refused, 412, "NX-412")["detail"]
 
 
+TEXTS = st.lists(st.sampled_from(["W/", '"', "a", "*", ",", " ", "\t", "0-1", "é"]), max_size=8)
+
+
+@given(TEXTS.map("".join).map(str.strip))
+def test_the_description_says_what_is_read(text: str) -> None:
+    described = re.search(PARAMETERS["IfMatch"]["schema"]["pattern"], text)
+    try:
+        parse_match(text)
+    except InvalidInput:
+        assert described is None
+    else:
+        assert described is not None
+
+
 async def test_a_model_that_demands_it(client: httpx2.AsyncClient) -> None:
     address, tag = await made(client, "carefuls")
     problem = assert_problem(await client.patch(address, json={"title": "x"}), 428, "NX-427")
@@ -241,13 +261,14 @@ def problem_in(result: CallToolResult) -> Any:
 
 
 @pytest.mark.parametrize("route", MODELS)
-async def test_tools_of_a_program(tools: Client, route: str) -> None:
+async def test_tools_of_a_program(client: httpx2.AsyncClient, tools: Client, route: str) -> None:
     created = await tools.call_tool(f"{route}_create", {"title": "one"})
     first = tag_in(created)
     assert created.structured_content is not None
     assert "if_match" not in created.structured_content
     about = {"id": created.structured_content["id"]}
     assert tag_in(await tools.call_tool(f"{route}_get", about)) == first
+    assert (await client.get(f"/api/{route}/{about['id']}")).headers["etag"] == first
     meta: Any = {"nexus/if_match": first}
     changed = await tools.call_tool(f"{route}_update", {**about, "title": "two"}, meta=meta)
     failed = await tools.call_tool(f"{route}_update", {**about, "title": "three"}, meta=meta)

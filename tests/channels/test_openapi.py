@@ -100,6 +100,38 @@ class TestDocument:
         assert link["operationId"] == document["paths"]["/api/orders/{id}"]["get"]["operationId"]
         assert link["parameters"] == {"id": "$response.body#/id"}
 
+    def test_conditions_are_where_they_hold(self, shop: Nexus) -> None:
+        db = DataFlow(":memory:")
+
+        @db.model
+        class Careful:
+            title: str
+            __tablename__ = "carefuls"
+            __dataflow__ = {"require_if_match": True}
+
+        shop.attach(db)
+        document = described(shop)
+        operations = _operations(document)
+        record = {"GET": {"200", "304"}, "PATCH": {"200"}, "PUT": {"200"}}
+        for method in (*record, "DELETE"):
+            one = operations[f"{method} /api/orders/{{id}}"]
+            asked = {reference.rpartition("/")[2] for reference in _references(one["parameters"])}
+            conditions = asked - {"IdempotencyKey"}
+            assert conditions == ({"IfMatch", "IfNoneMatch"} if method == "GET" else {"IfMatch"})
+            tagged = {s for s, answer in one["responses"].items() if "ETag" in answer.get("headers", {})}
+            assert tagged == record.get(method, set())
+            assert one["responses"]["412"] == {"$ref": "#/components/responses/PreconditionFailed"}
+            assert "428" not in one["responses"]
+        assert "ETag" in document["components"]["responses"]["PreconditionFailed"]["headers"]
+        assert {"Location", "ETag"} <= set(operations["POST /api/orders"]["responses"]["201"]["headers"])
+        for key in ("GET /api/orders", "POST /api/orders:upsert", "POST /api/orders"):
+            assert "IfMatch" not in str(operations[key])
+            assert "412" not in operations[key]["responses"]
+        required = {"$ref": "#/components/responses/PreconditionRequired"}
+        for key in ("PATCH /api/carefuls/{id}", "DELETE /api/carefuls/{id}", "POST /api/carefuls:upsert"):
+            assert operations[key]["responses"]["428"] == required
+        assert "428" not in operations["GET /api/carefuls/{id}"]["responses"]
+
     def test_arguments_are_exact(self, document: dict[str, Any]) -> None:
         listed = document["paths"]["/api/orders"]["get"]["parameters"]
         named = {one["name"]: one for one in listed if "name" in one}

@@ -7,10 +7,12 @@ import sys
 from collections.abc import AsyncIterator
 from typing import Any
 
+import msgspec
 import pytest
 
 from dataflow import DataFlow
 from nexus import LOCAL, Nexus
+from nexus.demands import Demands
 from nexus.errors import (
     Conflict,
     InvalidInput,
@@ -165,6 +167,28 @@ class TestOneRecord:
         assert tag_of(app, f"{route}.get", await invoke(app, f"{route}.get", id="a")) == first
 
 
+@pytest.mark.databases("file", "postgresql")
+async def test_of_a_versioned_record_it_is_one_statement(
+    database: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    db = DataFlow(database, echo=True)
+
+    @db.model
+    class Draft:
+        title: str
+        __dataflow__ = {"versioned": True, "changes": False}
+
+    app = Nexus(db, channels=())
+    async with app.running():
+        first = await made_with_tag(app, "drafts", title="one")
+        caplog.set_level("INFO", "dataflow.sql")
+        caplog.clear()
+        changed = await invoke(app, "drafts.update", first, id=1, title="two")
+        await invoke(app, "drafts.delete", tag_of(app, "drafts.update", changed), id=1)
+    said = [record.getMessage() for record in caplog.records if record.name == "dataflow.sql"]
+    assert [sql.split()[0] for sql in said if "drafts" in sql] == ["UPDATE", "DELETE"]
+
+
 async def test_a_version_is_asked_as_well(app: Nexus) -> None:
     first = await made_with_tag(app, "drafts", id="a", title="one")
     for tag in (first, f'{first}, "x"', "*"):
@@ -213,11 +237,28 @@ async def test_the_tag_is_of_what_is_stored_whatever_its_type(app: Nexus) -> Non
     await invoke(app, "samples.delete", second, id=made.id)
 
 
+@pytest.mark.parametrize("route", ALL)
+async def test_what_is_told_of_again_has_the_tag_that_it_had(app: Nexus, route: str) -> None:
+    demands = Demands(key="k")
+    values = {"id": "a", "title": "one"} | ({"data": {"b": 1, "a": [2]}} if route == "papers" else {})
+    for _ in range(2):
+        result = await app.runtime.invoke(f"{route}.create", values, LOCAL, channel="test", demands=demands)
+        read = await invoke(app, f"{route}.get", id="a")
+        assert tag_of(app, f"{route}.create", result) == tag_of(app, f"{route}.get", read)
+    assert tag_of(app, f"{route}.get", read) == tag_of(app, f"{route}.get", msgspec.to_builtins(read))
+
+
 async def test_with_related_records_the_tag_is_weak(app: Nexus) -> None:
-    await made_with_tag(app, "papers", id="a", title="one")
-    tag = tag_of(app, "papers.get", await invoke(app, "papers.get", id="a", include=[]))
+    first = await made_with_tag(app, "papers", id="a", title="one")
+    read = await invoke(app, "papers.get", id="a", include=[])
+    assert tag_of(app, "papers.get", read) == first
+    tag = tag_of(app, "papers.get", {**read, "author": None})
     assert tag is not None
     assert tag.startswith('W/"')
+    missing = await invoke(
+        app, "papers.get", filter={"title": "x"}, return_null_if_not_found=True, include=[]
+    )
+    assert tag_of(app, "papers.get", missing) is None
     nothing = await invoke(app, "papers.get", filter={"title": "x"}, return_null_if_not_found=True)
     assert tag_of(app, "papers.get", nothing) is None
 

@@ -16,9 +16,9 @@ PARENT = f"00-{TRACE}-00f067aa0ba902b7-01"
 
 @pytest.mark.parametrize("parent", [PARENT, PARENT.replace("00-", "cc-", 1) + "-what-comes-later"])
 def test_the_id_of_the_trace(parent: str) -> None:
-    assert request_of(None, parent) == TRACE
-    assert request_of("a b", parent) == TRACE
-    assert request_of("mine", parent) == "mine"
+    assert request_of(None, parent.encode()) == TRACE
+    assert request_of(b"a b", parent.encode()) == TRACE
+    assert request_of(b"mine", parent.encode()) == "mine"
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ def test_the_id_of_the_trace(parent: str) -> None:
     ],
 )
 def test_what_is_no_trace(parent: str) -> None:
-    assert request_of(None, parent) not in (TRACE, request_of(None, None))
+    assert request_of(None, parent.encode()) not in (TRACE, request_of(None, None))
 
 
 def test_a_part_of_a_request() -> None:

@@ -371,6 +371,9 @@ class Slow:
     async def savepoint(self, name: str) -> None:
         pass
 
+    async def check(self) -> None:
+        pass
+
     release = undo = savepoint
 
 

@@ -41,6 +41,7 @@ MISTAKES: list[tuple[str, str, dict[str, Any], str, str]] = [
     ("unknown operation", "products.crate", {}, "DF-701", "crate"),
     ("unknown workflow", "restok", {}, "DF-701", "restock"),
     ("unknown argument", "products.create", {**LAMP, "colour": "red"}, "DF-106", "colour"),
+    ("pages of nodes", "products.list", {"streaming": True}, "DF-106", "for the node of a workflow"),
     ("misspelt argument", "products.create", {"nmae": "Lamp", "price": 1}, "DF-106", "name"),
     ("wrong type", "products.create", {"name": "Lamp", "price": "cheap"}, "DF-102", "price"),
     ("missing argument", "products.create", {"name": "Lamp"}, "DF-101", "price"),

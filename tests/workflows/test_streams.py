@@ -447,7 +447,7 @@ async def test_no_more_nodes_work_at_once_than_may(app: Nexus) -> None:
     working, most = 0, 0
 
     @node
-    async def busy(number: int) -> int:
+    async def busy_with_page(number: int) -> int:
         nonlocal working, most
         working += 1
         most = max(most, working)
@@ -460,9 +460,9 @@ async def test_no_more_nodes_work_at_once_than_may(app: Nexus) -> None:
         workflow.add_node("ProductListNode", name, {"streaming": True, "batch_size": 4})
     for name in ("read", "other", "third"):
         for number in range(4):
-            workflow.add_node("busy", f"{name}_{number}", {"number": f"{{{{{name}.count}}}}"})
+            workflow.add_node("busy_with_page", f"{name}_{number}", {"number": f"{{{{{name}.count}}}}"})
     for number in range(4):
-        workflow.add_node("busy", f"beside_{number}", {"number": 1})
+        workflow.add_node("busy_with_page", f"beside_{number}", {"number": 1})
     results, _ = await AsyncLocalRuntime(app, max_concurrent_nodes=3).execute_async(workflow)
     assert results["third_3"] == {"pages": 2, "last": {"result": 3}}
     assert most == 3
@@ -516,11 +516,13 @@ async def test_one_page_is_held_at_a_time(app: Nexus, invoke: Invoke) -> None:
     before = records()
 
     @node
-    def look(page: int) -> int:
+    def look_at_page(page: int) -> int:
         held.append(records() - before)
         return page
 
-    workflow = nodes(("ProductListNode", "read", {"streaming": True, "batch_size": 5}), ("look", "look", {}))
+    workflow = nodes(
+        ("ProductListNode", "read", {"streaming": True, "batch_size": 5}), ("look_at_page", "look", {})
+    )
     workflow.add_connection("read", "page", "look", "page")
     results = await run(app, workflow)
     assert results["look"]["pages"] == 10
@@ -564,14 +566,14 @@ async def test_others_wait_only_for_what_the_run_writes(
     reached, going = asyncio.Event(), asyncio.Event()
 
     @node(pure=True)
-    async def pause(page: int) -> int:
+    async def pause_on_page(page: int) -> int:
         reached.set()
         await going.wait()
         return page
 
     workflow = stream()
     workflow.add_node("SeenCreateNode", "note", {"number": "{{read.page}}"})
-    workflow.add_node(pause, "pause", {"page": "{{read.page}}"})
+    workflow.add_node(pause_on_page, "pause", {"page": "{{read.page}}"})
     if locks:
         workflow.add_node("ProductUpdateNode", "mark", {"id": "{{pause.result}}", "note": "marked"})
     task = asyncio.create_task(run(app, workflow))
@@ -655,6 +657,17 @@ async def test_connections_that_make_no_sense(app: Nexus) -> None:
         config = {"name": "x"} | ({"id": "{{read.page}}"} if change == "ProductUpdateNode" else {})
         workflow = stream({"order_by": ["-price"]}, (change, "change", config))
         workflow.add_connection("read", "page", "change", "input")
+        refused(app, workflow, "'change' writes records that 'read' reads in another order")
+
+
+@pytest.mark.databases("memory")
+async def test_an_order_that_only_a_run_knows_may_be_any(app: Nexus) -> None:
+    for given in ({"sort": "{{order}}"}, {"order_by": ":order"}, {}):
+        workflow = stream(given, ("ProductUpdateNode", "change", {"id": "{{read.page}}", "name": "x"}))
+        workflow.add_node("PythonCodeNode", "make", {"code": "result = {'order': 'name'}"})
+        workflow.add_connection("make", "order", "read", "order" if "order_by" in given else "sort")
+        if "sort" in given:
+            workflow = stream(given, ("ProductUpdateNode", "change", {"id": "{{read.page}}", "name": "x"}))
         refused(app, workflow, "'change' writes records that 'read' reads in another order")
 
 

@@ -149,7 +149,7 @@ class Planner:
     def _look(self, node: Node) -> _Found:
         given = node.parameters
         kind = _kind(node)
-        step = pages_of(node.id, given, self._step_of(kind, node))
+        step = pages_of(node.id, self._with_brought(node), self._step_of(kind, node))
         if not given:
             return _Found(node, step, {}, {})
         accepted = step.takes.types
@@ -162,6 +162,11 @@ class Planner:
         own = {name: value for name, value in given.items() if name not in about and name not in config}
         self._check_place(node, step, about)
         return _Found(node, step, own, about)
+
+    def _with_brought(self, node: Node) -> Mapping[str, Any]:
+        """The parameters of a node, and what connections will bring as what is not known."""
+        brought = {each.input: Placeholder(each.input) for each in self._into.get(node.id, ())}
+        return {**node.parameters, **brought} if "streaming" in node.parameters else node.parameters
 
     def _step_of(self, kind: str, node: Node) -> Step:
         place = next((name for name in ("db_instance", "database") if name in node.parameters), "")

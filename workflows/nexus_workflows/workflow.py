@@ -116,6 +116,7 @@ class Workflow:
             summary=self.description or f"Run {_named(self.graph.nodes)}.",
             atomic=False,
             waits=plan.waits,
+            whole=self.atomic,
             recorded=True,
             digest=functools.partial(version_of, self.graph, self.inputs, self.output),
         )

@@ -16,8 +16,19 @@ from pathlib import Path
 import msgspec
 
 from nexus.arguments import UNREADABLE, Given, pointer
+from nexus.demands import Demands
 from nexus.errors import InvalidArguments, InvalidInput, Malformed, Problem, TooLarge
-from nexus_channels.cli.options import FLAGS, ID, Options, closest
+from nexus_channels.cli.options import (
+    BACKGROUND,
+    DEMANDS,
+    DRY_RUN,
+    FLAGS,
+    ID,
+    IDEMPOTENCY_KEY,
+    MAX_AFFECTED,
+    Options,
+    closest,
+)
 
 _NUMBER = re.compile(r"-[\d.].*")
 
@@ -103,6 +114,26 @@ def _give(texts: dict[str, str], name: str, head: str, value: str | None) -> Non
     texts[name] = value
 
 
+def demanded(words: Words, operation: str) -> Demands | None:
+    """What is asked for beside the arguments. Raises InvalidInput."""
+    if BACKGROUND in words.own:
+        raise InvalidInput(
+            "A command's process ends with it, and what runs in its background would end, too.",
+            remedy="Wait for it, or start it on a server: POST …/execute with 'Prefer: respond-async'.",
+        )
+    asked = {name: words.own[name] for name in DEMANDS if name in words.own}
+    if IDEMPOTENCY_KEY in words.own:
+        asked["key"] = words.own[IDEMPOTENCY_KEY]
+    if not asked:
+        return None
+    asked |= {DRY_RUN: "true"} if DRY_RUN in asked else {}
+    try:
+        return msgspec.convert(asked, Demands, strict=False)
+    except msgspec.ValidationError:
+        detail = f"'--max-affected': '{_short(asked[MAX_AFFECTED])}' is no number of records"
+        raise InvalidArguments(operation, [Problem(InvalidArguments.TYPE, "", detail)]) from None
+
+
 def gather(words: Words, options: Options, limit: int) -> Given:
     """What the runtime is to be given. Of several mistakes all are named, in the order in which
     the validator names them.
@@ -176,6 +207,10 @@ def _problem_as_typed(problem: Problem, options: Options) -> Problem:
         detail = problem.detail.replace(f"'{name}'", f"'{options.spelling(name)}'", 1)
     elif name and problem.code == InvalidArguments.UNKNOWN:
         word = name if name.startswith("-") else f"--{name}"
+        meant = word.removeprefix("--").replace("-", "_")
+        if meant in options.operation.arguments.refused:
+            detail = options.operation.arguments.refusal(meant).replace(f"'{meant}'", f"'{_short(word)}'", 1)
+            return Problem(problem.code, problem.pointer, detail)
         known = [options.spelling(known) for known in options.fields]
         detail = f"unknown argument '{_short(word)}'. {closest(word, known)}".rstrip()
     else:

@@ -11,6 +11,7 @@ import msgspec
 
 from nexus import Effect, Nexus, NexusError, Operation
 from nexus.arguments import UNREADABLE, Given, malformed
+from nexus.batch import BATCH
 from nexus.demands import Demands, Noted
 from nexus.errors import (
     ConfigurationError,
@@ -24,8 +25,8 @@ from nexus.errors import (
 )
 from nexus.schema import json_schema
 from nexus_channels.cli import running
-from nexus_channels.cli.arguments import Words, as_typed, gather, read_json, split
-from nexus_channels.cli.options import BACKGROUND, ETAG, ID, IDEMPOTENCY_KEY, IF_MATCH, Options
+from nexus_channels.cli.arguments import Words, as_typed, demanded, gather, read_json, split
+from nexus_channels.cli.options import ETAG, ID, Options
 from nexus_channels.cli.output import show, write
 from nexus_channels.cli.program import FORMS, State, state_of, write_epilog
 
@@ -73,13 +74,11 @@ class OperationCommand(click.Command):
 
     def _run(self, application: Nexus, words: Words) -> Any:
         given = gather(words, self.options, application.settings.body_limit)
-        if self.operation.effect is Effect.DELETE and "yes" not in words.own:
+        demands = demanded(words, self.operation.name)
+        asks = self.operation.effect is Effect.DELETE and "yes" not in words.own
+        if asks and not (demands is not None and demands.dry_run):
             _confirm(self.operation, given)
-        noted = Noted()
-        result = running.run(application, self.operation.name, given, _demands(words), noted)
-        if noted.replayed:
-            click.echo("Nothing was done: this is the answer of the first time.", err=True)
-        return result
+        return run_once(application, self.operation.name, given, demands)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         formatter.write_paragraph()
@@ -115,6 +114,24 @@ class ResourceCommand(click.Group):
             return None
         message = f"'{self.resource}' has no operation '{cmd_name}'."
         raise _unknown(message, cmd_name, self.list_commands(ctx))
+
+
+def run_once(application: Nexus, name: str, given: Given, demands: Demands | None) -> Any:
+    """Say so where it was done before."""
+    noted = Noted()
+    result = running.run(application, name, given, demands, noted)
+    if noted.replayed:
+        click.echo("Nothing was done: this is the answer of the first time.", err=True)
+    return result
+
+
+def run_batch(state: State, source: str, demands: Mapping[str, Any]) -> None:
+    """What stands in a file, or comes from stdin: what the REST channel takes, or only the list in it."""
+    application = state.application()
+    document = read_json(source if source == "-" else f"@{source}", application.settings.body_limit)
+    if document.lstrip()[:1] == b"[":
+        document = b'{"operations": %b}' % document
+    show(run_once(application, BATCH, document, Demands(**demands)), state)
 
 
 def resource_command(ctx: click.Context, name: str, static: Iterable[str]) -> click.Command | None:
@@ -159,7 +176,7 @@ def workflow_command(ctx: click.Context, name: str) -> click.Command | None:
         found = application.registry[name]
         raise UnknownOperation(
             f"'{name}' is no workflow.",
-            remedy=f"Use 'nexus {found.resource} {found.verb}', or 'nexus execute {name}'.",
+            remedy=f"Use '{_command(found)}', or 'nexus execute {name}'.",
         )
     raise _unknown(f"There is no workflow '{name}'.", name, standing)
 
@@ -235,9 +252,7 @@ def _application(ctx: click.Context) -> Nexus | None:
 
 
 def _standing(application: Nexus) -> dict[str, Operation]:
-    return {
-        operation.name: operation for operation in application.registry.public() if not operation.resource
-    }
+    return {operation.name: operation for operation in application.registry.standing()}
 
 
 def _unknown(message: str, name: str, known: Iterable[str]) -> UnknownOperation:
@@ -265,17 +280,6 @@ def _confirm(operation: Operation, given: Given) -> None:
         raise click.exceptions.Exit(NexusError.exit_code)
 
 
-def _demands(words: Words) -> Demands | None:
-    """Raises InvalidInput."""
-    if BACKGROUND in words.own:
-        raise InvalidInput(
-            "A command's process ends with it, and what runs in its background would end, too.",
-            remedy="Wait for it, or start it on a server: POST …/execute with 'Prefer: respond-async'.",
-        )
-    key, if_match = words.own.get(IDEMPOTENCY_KEY), words.own.get(IF_MATCH)
-    return None if key is None and if_match is None else Demands(key=key, if_match=if_match)
-
-
 def _show_tag(operation: Operation, result: Any) -> None:
     """As a line of its own, so that a shell can keep it. Raises NotFound where there is no record."""
     tag = None if operation.tag is None else operation.tag(result, msgspec.json.encode(result))
@@ -301,13 +305,18 @@ def _example(options: Options) -> str:
 
 
 def _summary(operation: Operation) -> dict[str, str]:
-    command = f"{operation.resource} {operation.verb}" if operation.resource else f"run {operation.name}"
     return {
         "name": operation.name,
-        "command": f"nexus {command}",
+        "command": _command(operation),
         "effect": operation.effect.value,
         "summary": operation.summary,
     }
+
+
+def _command(operation: Operation) -> str:
+    if operation.resource:
+        return f"nexus {operation.resource} {operation.verb}"
+    return f"nexus {operation.name}" if operation.platform else f"nexus run {operation.name}"
 
 
 def _details(operation: Operation) -> dict[str, object]:

@@ -7,6 +7,7 @@ are called, so that a model or a workflow is a command as soon as it is register
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import click
 
@@ -165,6 +166,31 @@ def mcp(state: State) -> None:
     from nexus_channels.cli.running import serve_mcp
 
     serve_mcp(state.application())
+
+
+@program.command(
+    params=[
+        click.Argument(["source"], metavar="[FILE]", default="-", required=False),
+        click.Option(["--dry-run"], is_flag=True, help="Do everything, show the result, and keep nothing."),
+        click.Option(["--max-affected"], type=click.IntRange(0), help="Keep nothing beyond so many records."),
+        click.Option(
+            ["-k", "--idempotency-key", "key"],
+            metavar="KEY",
+            help="Do it once, however often it is repeated with this key and the same operations.",
+        ),
+        output_option(),
+    ]
+)
+@click.pass_obj
+def batch(state: State, /, source: str, **demands: Any) -> None:
+    """Do several operations in one transaction: all of them, or none.
+
+    FILE, or stdin, is a JSON list: [{"operation": "products.create", "arguments": {"name": "Lamp"}}, …].
+    Nothing is asked, also where something is deleted.
+    """
+    from nexus_channels.cli.commands import run_batch
+
+    run_batch(state, source, demands)
 
 
 @program.command(params=[output_option()])

@@ -22,7 +22,9 @@ IF_MATCH = "if_match"
 ETAG = "etag"
 IDEMPOTENCY_KEY = "idempotency_key"
 BACKGROUND = "background"
-FLAGS = ("yes", "help", ETAG, BACKGROUND)
+DRY_RUN, MAX_AFFECTED = "dry_run", "max_affected"
+DEMANDS = (DRY_RUN, MAX_AFFECTED, IF_MATCH)
+FLAGS = ("yes", "help", ETAG, DRY_RUN, BACKGROUND)
 """Those of the program's own options that take no value."""
 
 _FEW = 12
@@ -69,6 +71,10 @@ class Options:
         self.positional = positional and self.takes_id
         self.own = {"-j": "json", "-o": "output", "-y": "yes", "-h": "help"}
         self.own |= {f"--{name}": name for name in self.own.values() if name not in self.fields}
+        if operation.effect is not Effect.READ:
+            self.own |= {
+                f"--{kebab(name)}": name for name in (DRY_RUN, MAX_AFFECTED) if name not in self.fields
+            }
         if self.takes_tag:
             self.own |= {"--if-match": IF_MATCH, "--if_match": IF_MATCH}
         if operation.tag is not None and ETAG not in self.fields:
@@ -112,9 +118,18 @@ class Options:
         for index, (name, field) in enumerate(self.fields.items()):
             if not (self.positional and name == ID):
                 found.append(_option(f"field_{index}", name, field))
-        found.append(self._own_option("json", "-j", _JSON_HELP))
+        found.append(self._own_option("json", "-j", _JSON_HELP, metavar="JSON"))
         if self.operation.effect is Effect.DELETE:
             found.append(self._own_option("yes", "-y", "Do not ask.", is_flag=True))
+        if "--dry-run" in self.own:
+            found.append(
+                self._own_option(
+                    DRY_RUN, "", "Do everything, show the result, and keep nothing.", is_flag=True
+                )
+            )
+        if "--max-affected" in self.own:
+            most = "Do nothing where more than so many records would be written."
+            found.append(self._own_option(MAX_AFFECTED, "", most, metavar="INTEGER"))
         if self.takes_tag:
             found.append(click.Option(["own_if_match", "--if-match"], help=_IF_MATCH_HELP, metavar="TAG"))
         if "-k" in self.own:
@@ -126,9 +141,11 @@ class Options:
         output.opts = [word for word in output.opts if word in self.own]
         return [*found, output]
 
-    def _own_option(self, name: str, short: str, text: str, **more: Any) -> click.Option:
-        words = [word for word in (short, f"--{name}") if word in self.own]
-        return click.Option([f"own_{name}", *words], help=text, metavar=None if more else "JSON", **more)
+    def _own_option(
+        self, name: str, short: str, text: str, *, metavar: str | None = None, is_flag: bool = False
+    ) -> click.Option:
+        words = [word for word in (short, f"--{kebab(name)}") if word in self.own]
+        return click.Option([f"own_{name}", *words], help=text, metavar=metavar, is_flag=is_flag)
 
 
 def closest(word: str, known: Iterable[str]) -> str:

@@ -2,13 +2,19 @@
 
 A language model sees nothing but arguments and results. So where a change must say which state of the record
 it is meant for, the tools take `if_match`, and what reads the record answers with it, as one of its members.
-An idempotency key is for the program around the model, which repeats what was cut off: it stands in `_meta`.
+An idempotency key is for the program around the model, which repeats what was cut off: it stands in `_meta`,
+as does what else may be asked of a call:
+
+nexus/idempotency_key   done once, however often it is repeated
+nexus/dry_run           true: do everything, answer, and keep nothing
+nexus/max_affected      a number: do nothing where more records would be written
+nexus/if_match          a tag: change the record only in the state that it says
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -36,6 +42,8 @@ class _Asked(msgspec.Struct, forbid_unknown_fields=True):
     if_match: str | None = None
     idempotency_key: str | None = None
     background: bool = False
+    dry_run: bool = False
+    max_affected: Annotated[int, msgspec.Meta(ge=0)] | None = None
 
 
 _accept = Arguments("_meta", _Asked).accept
@@ -58,7 +66,12 @@ def demands_of(
             "A tool is not run in the background: its result has to be what its schema says.",
             remedy="Start it over REST, with 'Prefer: respond-async', and look at it with runs_get.",
         )
-    return Demands(key=asked.idempotency_key, if_match=asked.if_match)
+    return Demands(
+        key=asked.idempotency_key,
+        if_match=asked.if_match,
+        dry_run=asked.dry_run,
+        max_affected=asked.max_affected,
+    )
 
 
 def takes_tag(operation: Operation) -> bool:

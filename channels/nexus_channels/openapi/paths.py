@@ -10,6 +10,7 @@ from nexus.operation import Effect, Operation
 from nexus.registry import Registry
 from nexus_channels.openapi.arguments import accepted, alternatives, identity, query_parameters, short_forms
 from nexus_channels.openapi.components import ANYTHING, Components, JsonSchema
+from nexus_channels.openapi.conditions import ETAG, NOT_MODIFIED, PARAMETERS
 from nexus_channels.openapi.examples import example
 from nexus_channels.openapi.responses import JSON, refusals
 from nexus_channels.rest.forms import CSV, NDJSON, streams, takes_rows
@@ -54,10 +55,14 @@ class Paths:
         for resource in self._registry.resources():
             for operation in self._registry.verbs(resource).values():
                 self._place(operation)
+        for operation in self._registry.standing():
+            path = f"{self._prefix}/workflows/{operation.name}/execute"
+            self._add(path, "post", self._with_body(operation, operation.tool))
         for operation in self._registry.public():
-            if not operation.resource:
-                path = f"{self._prefix}/workflows/{operation.name}/execute"
-                self._add(path, "post", self._with_body(operation, operation.tool))
+            if operation.platform and not operation.resource:
+                self._add(
+                    f"{self._prefix}/:{operation.name}", "post", self._with_body(operation, operation.tool)
+                )
 
     def _place(self, operation: Operation) -> None:
         below, verb = f"{self._prefix}/{operation.resource}", operation.verb
@@ -79,7 +84,11 @@ class Paths:
         self.made.setdefault(path, {})["parameters"] = [identity(operation, self._components)]
         for method in _RECORD[operation.verb]:
             if method in ("get", "delete"):
-                self._add(path, method, self._with_query(operation))
+                described = self._with_query(operation)
+                if method == "get" and operation.tag is not None:
+                    self._asked(described, "IfNoneMatch", PARAMETERS["IfNoneMatch"])
+                    described["responses"]["304"] = NOT_MODIFIED
+                self._add(path, method, described)
             else:
                 name = operation.tool if method == "patch" else f"{operation.tool}_{method}"
                 self._add(path, method, self._with_body(operation, name))
@@ -115,6 +124,11 @@ class Paths:
         if parameters:
             described["parameters"] = [*parameters, *described.get("parameters", ())]
         return described
+
+    def _asked(self, described: JsonSchema, name: str, parameter: JsonSchema) -> None:
+        """Say of an operation that it may be asked for in this way; the parameter is shared."""
+        self.parameters[name] = parameter
+        described.setdefault("parameters", []).append({"$ref": f"#/components/parameters/{name}"})
 
     def _short(self, operation: Operation) -> list[JsonSchema]:
         found: list[JsonSchema] = []
@@ -157,6 +171,8 @@ class Paths:
         if streams(operation) and not body:
             content |= {NDJSON: {"schema": _TEXT}, CSV: {"schema": _TEXT}}
             answered["headers"] = {"Link": _NEXT_LINK}
+        if operation.tag is not None:
+            answered["headers"] = dict(ETAG)
         status = "200"
         if operation.output is None and operation.effect is Effect.DELETE and operation.on_record:
             status, answered = "204", {"description": "Done."}
@@ -167,9 +183,10 @@ class Paths:
             "description": operation.summary or f"Run {operation.name}.",
             "responses": {status: answered, **refusals(operation, locked=self._locked, body=body)},
         }
+        if operation.matches:
+            self._asked(described, "IfMatch", PARAMETERS["IfMatch"])
         if takes_key(operation):
-            self.parameters[_KEY] = _IDEMPOTENCY_KEY
-            described["parameters"] = [{"$ref": f"#/components/parameters/{_KEY}"}]
+            self._asked(described, _KEY, _IDEMPOTENCY_KEY)
             answered.setdefault("headers", {})["Idempotency-Replayed"] = _REPLAYED
         return described
 

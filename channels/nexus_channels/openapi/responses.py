@@ -6,6 +6,7 @@ from typing import Any
 
 from nexus.operation import Effect, Operation
 from nexus_channels.openapi.components import JsonSchema
+from nexus_channels.openapi.conditions import ETAG
 
 JSON = "application/json"
 PROBLEM = "application/problem+json"
@@ -21,6 +22,7 @@ PROBLEM_SCHEMA: JsonSchema = {
         "detail": {"type": "string", "description": "What is wrong, with its name"},
         "remedy": {"type": "string", "description": "What to do about it"},
         "node": {"type": "string", "description": "In a workflow: where it happened"},
+        "etag": {"type": "string", "description": "Of a record in another state than If-Match says: its tag"},
         "errors": {
             "type": "array",
             "description": "Each thing that is wrong with the arguments",
@@ -51,6 +53,12 @@ _PROBLEMS: dict[int, tuple[str, str, str, str]] = {
         "Conflict",
         "A unique value, a reference or a version is in the way, or a key.",
     ),
+    412: (
+        "PreconditionFailed",
+        "NX-412",
+        "Precondition failed",
+        "It is in another state than If-Match says.",
+    ),
     413: ("TooLarge", "NX-413", "Too large", "It is over the limit for one request."),
     415: ("UnsupportedMedia", "NX-415", "Unsupported media type", "The body is not of a form that is read."),
     422: ("InvalidArguments", "DF-102", "Invalid arguments", "It can be read and cannot be meant."),
@@ -60,6 +68,7 @@ _PROBLEMS: dict[int, tuple[str, str, str, str]] = {
     503: ("Unavailable", "NX-503", "Unavailable", "Something is busy or gone; trying again may help."),
     504: ("TimedOut", "NX-504", "Timed out", "It took longer than it may; nothing of it was kept."),
 }
+_ASKS_MATCH = ("PreconditionRequired", "NX-427", "Precondition required", "It must come with If-Match.")
 _OTHER = "Failed"
 
 
@@ -67,12 +76,13 @@ def shared_responses() -> JsonSchema:
     """The responses that are referred to, by name."""
     made = {
         name: _problem(description, {"status": status, "code": code, "title": title})
-        for status, (name, code, title, description) in _PROBLEMS.items()
+        for status, (name, code, title, description) in [*_PROBLEMS.items(), (428, _ASKS_MATCH)]
     }
     for name in ("Unavailable", "RateLimited"):
         made[name]["headers"] = {
             "Retry-After": {"description": "In so many seconds", "schema": {"type": "integer"}}
         }
+    made["PreconditionFailed"]["headers"] = ETAG
     made[_OTHER] = _problem("Another failure.", {"status": 500, "code": "NX-500", "title": "Internal error"})
     return made
 
@@ -96,7 +106,12 @@ def refusals(operation: Operation, *, locked: bool, body: bool) -> JsonSchema:
         statuses |= {404, 428}
     if body:
         statuses |= {413, 415}
-    return problems(*sorted(statuses))
+    if operation.matches:
+        statuses.add(412)
+    found = problems(*sorted(statuses))
+    if operation.asks_match is not None:
+        found.setdefault("428", {"$ref": f"#/components/responses/{_ASKS_MATCH[0]}"})
+    return found
 
 
 def problems(*statuses: int) -> JsonSchema:

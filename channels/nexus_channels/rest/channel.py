@@ -3,8 +3,9 @@
 /api                            what there is
 /api/session                    who asks
 /api/{resource}                 GET list, POST create
-/api/{resource}/{id}            GET get, PATCH and PUT update, DELETE delete
+/api/{resource}/{id}            GET get, PATCH update, PUT update of the whole, DELETE delete
 /api/{resource}:{verb}          POST any other verb; GET too when it reads
+/api/:batch                     POST several operations as one
 /api/workflows                  the operations that belong to no resource
 /api/workflows/{name}           one operation, by any of its spellings
 /api/workflows/{name}/execute   POST runs it; see demands.py
@@ -22,7 +23,7 @@ from urllib.parse import quote
 import msgspec
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from nexus.arguments import malformed, pointer
+from nexus.arguments import pointer
 from nexus.config import Settings
 from nexus.demands import Demands, Noted
 from nexus.errors import (
@@ -33,6 +34,7 @@ from nexus.errors import (
     NotFound,
     Problem,
     TooLarge,
+    UnsupportedMedia,
 )
 from nexus.etag import is_known
 from nexus.operation import Effect, Operation
@@ -59,7 +61,9 @@ from nexus_channels.asgi import (
 )
 from nexus_channels.rest.demands import Asked, asked_of, demands_of, known_of
 from nexus_channels.rest.forms import Form, form_wanted, rows_form, streams, takes_rows
+from nexus_channels.rest.prefer import as_preferred
 from nexus_channels.rest.query import arguments_from, next_page
+from nexus_channels.rest.records import ACCEPT_PATCH, as_sent, changed
 from nexus_channels.rest.rows import arguments_of_rows
 from nexus_channels.rest.runs import CANCEL, RUNS, reply_started
 from nexus_channels.rest.stream import Streamed
@@ -68,8 +72,6 @@ _COLLECTION = {"GET": "list", "POST": "create"}
 _RECORD = {"GET": "get", "PATCH": "update", "PUT": "update", "DELETE": "delete"}
 _IN_QUERY = frozenset({"GET", "DELETE"})
 _REPLAYED = "nexus.replayed"
-
-_raw_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 class RestChannel:
@@ -117,11 +119,14 @@ class Rest:
             return
         except MethodNotAllowed as failure:
             if method == "OPTIONS":
-                reply = 204, b"", [(b"allow", allow(failure.allowed))]
+                patched = [ACCEPT_PATCH] if "PATCH" in failure.allowed else []
+                reply = 204, b"", [(b"allow", allow(failure.allowed)), *patched]
             else:
                 reply = reply_problem(failure)
         except NexusError as failure:
             reply = reply_problem(failure)
+            if method == "PATCH" and isinstance(failure, UnsupportedMedia):
+                reply[2].append(ACCEPT_PATCH)
         except Exception as failure:
             reply = reply_problem(unexpected(scope, failure))
         if isinstance(reply, Streamed):
@@ -129,7 +134,7 @@ class Rest:
             return
         if _REPLAYED in scope:
             reply[2].append((b"idempotency-replayed", b"true"))
-        await answer(send, reply, head=head)
+        await answer(send, as_preferred(scope, reply), head=head)
 
     async def _reply(self, scope: Scope, receive: Receive, method: str) -> Reply | Streamed:
         path = path_below(scope)
@@ -145,6 +150,8 @@ class Rest:
                 raise _nothing_at(scope)
             return await self._record(scope, receive, method, unquoted(name), unquoted(below))
         resource, colon, verb = name.partition(":")
+        if colon and not resource and verb in self._registry:
+            return await self._alone(scope, receive, method, unquoted(verb))
         if colon:
             return await self._custom(scope, receive, method, unquoted(resource), unquoted(verb))
         if name == "workflows":
@@ -209,6 +216,15 @@ class Rest:
             return reply_json(await self._invoke(scope, operation, given))
         return reply_json(await self._run(scope, receive, method, operation))
 
+    async def _alone(self, scope: Scope, receive: Receive, method: str, name: str) -> Reply:
+        """One of the platform's own that belongs to no resource."""
+        operation = self._registry.outside(name)
+        if operation.resource or not operation.platform:
+            raise _nothing_at(scope)
+        _allow_only(scope, method, ("POST",))
+        form_wanted(scope)
+        return reply_json(await self._run(scope, receive, method, operation))
+
     async def _workflow(self, scope: Scope, receive: Receive, method: str, below: str) -> Reply:
         name, slash, action = below.partition("/")
         if not name or (slash and action != "execute"):
@@ -228,10 +244,9 @@ class Rest:
         return reply_json(described)
 
     async def _execute(self, scope: Scope, receive: Receive, method: str, operation: Operation) -> Reply:
-        asked = asked_of(scope)
-        result = await self._run(scope, receive, method, operation, asked=asked)
+        result = await self._run(scope, receive, method, operation)
         if isinstance(result, Started):
-            return reply_started(scope, result, self._demands(asked, operation))
+            return reply_started(scope, result)
         return reply_json(result)
 
     async def _cancel(self, scope: Scope, receive: Receive, method: str, run: str) -> Reply:
@@ -250,16 +265,14 @@ class Rest:
             for name in self._registry.resources()
         ]
         workflows = [
-            {"name": o.name, "path": f"{root}/workflows/{o.name}"}
-            for o in self._registry.public()
-            if not o.resource
+            {"name": o.name, "path": f"{root}/workflows/{o.name}"} for o in self._registry.standing()
         ]
         return reply_json({"resources": resources, "workflows": workflows})
 
     def _workflows(self, scope: Scope, method: str) -> Reply:
         _allow_only(scope, method, ("GET",))
         _take_no_arguments(scope, "workflows")
-        return reply_json([_summary(o) for o in self._registry.public() if not o.resource])
+        return reply_json([_summary(o) for o in self._registry.standing()])
 
     def _session(self, scope: Scope, method: str) -> Reply:
         _allow_only(scope, method, ("GET",))
@@ -311,7 +324,11 @@ class Rest:
                 )
             arguments = await read_body(scope, receive, self._limit) or b"{}"
             if record is not None:
-                arguments = _with_id(operation, arguments, record)
+                self._runtime.policy.check(scope["nexus.session"], operation)
+                create = self._registry.verbs(operation.resource).get("create")
+                given = changed(scope, operation, create, arguments, record)
+                with as_sent(given):
+                    return await self._invoke(scope, operation, given, asked)
         return await self._invoke(scope, operation, arguments, asked)
 
     async def _invoke(
@@ -322,7 +339,7 @@ class Rest:
         asked: Asked | None = None,
     ) -> Any:
         session: Session = scope["nexus.session"]
-        demands = self._demands(asked_of(scope) if asked is None else asked, operation)
+        demands = self._demands(scope, asked_of(scope) if asked is None else asked, operation)
         noted = Noted()
         try:
             return await self._runtime.invoke(
@@ -332,8 +349,8 @@ class Rest:
             if noted.replayed:
                 scope[_REPLAYED] = True
 
-    def _demands(self, asked: Asked, operation: Operation) -> Demands | None:
-        return demands_of(asked, operation, recording=self._runtime.runs is not None)
+    def _demands(self, scope: Scope, asked: Asked, operation: Operation) -> Demands | None:
+        return demands_of(scope, asked, operation, recording=self._runtime.runs is not None)
 
     async def _stream(
         self, scope: Scope, receive: Receive, operation: Operation, form: Form, media: str
@@ -358,23 +375,6 @@ class Rest:
 
 def _no_body(method: str) -> InvalidInput:
     return InvalidInput(f"{method} takes no body.", remedy="Put the arguments into the query.")
-
-
-def _with_id(operation: Operation, body: bytes, record: str) -> bytes:
-    """The arguments in `body` and the id from the address, as JSON still: they are decoded by the
-    same rules as those of a request without an id."""
-    identity = operation.arguments.from_text("id", record)
-    try:
-        given = _raw_object(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as failure:
-        if isinstance(failure, msgspec.ValidationError):
-            return body  # the kernel says what is wrong with it
-        raise malformed(failure) from None
-    own = given.get("id")
-    if own is not None and msgspec.json.decode(own) != msgspec.to_builtins(identity):
-        differs = "'id' in the body is not the one in the address"
-        raise InvalidArguments(operation.name, [Problem(InvalidArguments.TYPE, "/id", differs)])
-    return msgspec.json.encode({**given, "id": identity})
 
 
 def _allow_only(scope: Scope, method: str, methods: tuple[str, ...]) -> None:

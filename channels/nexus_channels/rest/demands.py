@@ -1,7 +1,7 @@
 """What a request asks beside its arguments, in its headers.
 
 Idempotency-Key: …         the same answer for the same key and the same body; reading ignores it
-Prefer: respond-async      do not wait for the run (RFC 7240)
+Prefer: …                  see prefer.py
 If-Match: "…"              only if the record is in this state (RFC 9110, 13.1.1)
 If-None-Match: "…"         of a record that is read: only if it is in another (13.1.2)
 
@@ -19,9 +19,9 @@ from starlette.types import Scope
 from nexus.demands import Demands
 from nexus.errors import InvalidInput
 from nexus.etag import Match, parse_match
-from nexus.operation import Operation
+from nexus.operation import Effect, Operation
+from nexus_channels.rest.prefer import ASYNC, preferences_of
 
-ASYNC = "respond-async"
 _READING = ("GET", "HEAD")
 
 _ASKING = frozenset({b"idempotency-key", b"if-match", b"if-none-match", b"prefer"})
@@ -50,7 +50,7 @@ def known_of(asked: Asked) -> Match | None:
     return None if lines is None else parse_match(", ".join(lines), "If-None-Match")
 
 
-def demands_of(asked: Asked, operation: Operation, *, recording: bool) -> Demands | None:
+def demands_of(scope: Scope, asked: Asked, operation: Operation, *, recording: bool) -> Demands | None:
     """Raises InvalidInput for more than one key. A preference that cannot be honoured, as runs of this
     operation are not recorded, is left aside, which its RFC allows."""
     if not asked:
@@ -58,18 +58,24 @@ def demands_of(asked: Asked, operation: Operation, *, recording: bool) -> Demand
     keys = asked.get(b"idempotency-key", [])
     if len(keys) > 1:
         raise InvalidInput("There is more than one Idempotency-Key.")
-    background = ASYNC in _preferences(asked) and operation.recorded and recording
-    tags = asked.get(b"if-match")
-    return Demands(
-        key=_unquoted(keys[0]) if keys else None,
-        background=background,
-        if_match=None if tags is None else ", ".join(tags),
+    key, tags = _unquoted(keys[0]) if keys else None, asked.get(b"if-match")
+    if_match = None if tags is None else ", ".join(tags)
+    if b"prefer" not in asked:
+        return Demands(key=key, if_match=if_match)
+    preferred = preferences_of(scope, asked[b"prefer"])
+    background = preferred.background and operation.recorded and recording
+    preferred.check(
+        *(() if background else (ASYNC,)), *(("return",) if operation.effect is Effect.READ else ())
     )
-
-
-def _preferences(asked: Asked) -> set[str]:
-    lines = ",".join(asked.get(b"prefer", ()))
-    return {part.partition(";")[0].strip().lower() for part in lines.split(",")}
+    preferred.applied("tx")
+    preferred.applied("max-affected")
+    return Demands(
+        key=key,
+        if_match=if_match,
+        background=background,
+        dry_run=preferred.dry_run,
+        max_affected=preferred.max_affected,
+    )
 
 
 def _unquoted(key: str) -> str:

@@ -46,10 +46,15 @@ def form_wanted(scope: Scope, *, rows: bool = False) -> tuple[Form, str]:
 
 def rows_form(scope: Scope) -> Form | None:
     """The form in which rows have come; None for a body of any other kind."""
+    return _ROWS.get(media_of(scope))
+
+
+def media_of(scope: Scope) -> str:
+    """The media type of a body; empty where none is declared."""
     for name, value in scope["headers"]:
         if name == b"content-type":
-            return _ROWS.get(value.partition(b";")[0].strip().lower().decode("latin-1"))
-    return None
+            return str(value.partition(b";")[0].strip().lower().decode("latin-1"))
+    return ""
 
 
 @functools.lru_cache(maxsize=256)

@@ -72,6 +72,8 @@ def _short(operation: Operation, name: str, text: str) -> tuple[str, str, object
     if "[" in name and match is None:
         detail = f"'{name[:80]}' is no short form of a filter, as in price[gte]"
         raise _refused(operation, InvalidArguments.UNKNOWN, name, detail)
+    if name in operation.arguments.refused:
+        raise _refused(operation, InvalidArguments.UNKNOWN, name, operation.arguments.refusal(name))
     if field not in fields and "." not in field:
         detail = f"unknown argument '{name[:80]}'. {did_you_mean(field[:80], known)}".rstrip()
         raise _refused(operation, InvalidArguments.UNKNOWN, name, detail)

@@ -5,19 +5,14 @@ from __future__ import annotations
 import msgspec
 from starlette.types import Scope
 
-from nexus.demands import Demands
 from nexus.runs.record import Started
 from nexus_channels.asgi import JSON, Reply, root_of
-from nexus_channels.rest.demands import ASYNC
 
 RUNS = "runs"
 CANCEL = "/cancel"
 
 
-def reply_started(scope: Scope, started: Started, demands: Demands | None) -> Reply:
+def reply_started(scope: Scope, started: Started) -> Reply:
     """202: the run goes on, and here it is."""
     location = f"{root_of(scope)}/{RUNS}/{started.run_id}"
-    headers = [JSON, (b"location", location.encode())]
-    if demands is not None and demands.background:
-        headers.append((b"preference-applied", ASYNC.encode()))
-    return 202, msgspec.json.encode(started), headers
+    return 202, msgspec.json.encode(started), [JSON, (b"location", location.encode())]

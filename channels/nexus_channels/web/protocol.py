@@ -4,7 +4,7 @@ answers in our own form to what cannot be read."""
 from __future__ import annotations
 
 import http
-from typing import Any
+from typing import Any, NoReturn
 
 import httptools
 from uvicorn.protocols.http.flow_control import FlowControl
@@ -12,7 +12,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from nexus.errors import HeadersTooLarge, Malformed, NexusError, SlowRequest, TooLarge
 from nexus.request import new_request
-from nexus_channels.asgi import has_body, reply_problem
+from nexus_channels.asgi import answer, has_body, reply_problem
 
 HEADERS = 32_768
 """Bytes of the header fields of a request."""
@@ -37,15 +37,14 @@ class Protocol(HttpToolsProtocol):
         super().__init__(*args, **more)
         self.url = b""
         self._chunk = 0
-        self._head = 0  # bytes that have come of a request whose headers are not complete
+        self._unknown = 0  # bytes of headers or trailers that have come and are not complete; -1 in a body
         self._in_head = True
         self._messages = 0
         self._failure: NexusError | None = None
         self._refused = False
-        self._active: RequestResponseCycle | None = None
         self._since: float | None = self.loop.time()  # when what has not come whole began to come
 
-    # What comes
+    # What comes. Most requests come in one piece and have no body: nothing is added up for those.
 
     def data_received(self, data: bytes) -> None:
         if self._refused:
@@ -57,76 +56,79 @@ class Protocol(HttpToolsProtocol):
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            if not self._should_upgrade():  # it is answered, as if it had not been asked for
-                self._refused = True
-                self.cycle.keep_alive = False
-            elif self._pending():
-                self._refuse(Malformed("A websocket cannot begin before the answers that are still to come."))
-            else:
-                self._since = None
-                self.handle_websocket_upgrade()
+            self._upgrade()
             return
         except httptools.HttpParserError:
             self._refuse(self._failure or Malformed("The request is not HTTP/1.1 as it must be."))
             return
-        if self._in_head:
-            # What of the data belongs to the next message is not known; it is less than one reading.
-            self._head = self._head + len(data) if self._messages == messages else 0
-            if self._head > HEADERS + _LINE + len(self.url):
+        if self._messages != messages:
+            self._unknown = 0  # what of the data belongs to the next message is less than one reading
+        elif self._unknown >= 0:
+            self._unknown += len(data)
+            if self._unknown > HEADERS + _LINE + len(self.url):
                 self._refuse(_too_many_headers())
             elif len(self.url) > self.largest_url:
                 self._refuse(self._long_url())
-
-    def on_message_begin(self) -> None:
-        if self._since is None:
-            self._since = self.loop.time()
-        super().on_message_begin()
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if self._in_head:  # what follows a body in chunks must not be taken for a header that was checked
-            super().on_header(name, value)
+        else:
+            self._unknown = 0  # from now on, until more of a body comes
 
     def on_headers_complete(self) -> None:
-        self._check_head()
-        self._failure = Malformed("The address is none.", remedy="Percent-encode what is not ASCII.")
-        super().on_headers_complete()
-        self._failure, self._in_head = None, False
+        if len(self.headers) > FIELDS or self._unknown + self._chunk > HEADERS:
+            self._check_head()
+        before = self._last_pending() if self.draining else None
+        if self.parser.should_upgrade():
+            self._check_upgrade()
+            HttpToolsProtocol.on_headers_complete(self)
+        else:
+            HttpToolsProtocol.on_headers_complete(self)
+            self.headers = []  # what follows a body must not be taken for a header that was checked
+        self._unknown, self._in_head = -1, False
+        if self.draining:
+            self.cycle.keep_alive = False
+            if before is not None:
+                before.keep_alive = True  # until what has come behind it is answered, too
+
+    def on_body(self, body: bytes) -> None:
+        self._unknown = -1
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
-        super().on_message_complete()
+        HttpToolsProtocol.on_message_complete(self)
         self._messages += 1
-        self._in_head, self._head, self._since = True, 0, None
+        self._in_head, self._since = True, None
 
     def _check_head(self) -> None:
-        failure: NexusError | None = None
-        fields = self.headers
-        long = self._head + self._chunk > HEADERS  # or else there is nothing to be added up
-        if len(fields) > FIELDS or (
-            long and sum(len(name) + len(value) + 4 for name, value in fields) > HEADERS
-        ):
-            failure = _too_many_headers()
-        elif len(self.url) > self.largest_url:
-            failure = self._long_url()
-        elif self.parser.should_upgrade() and not self._should_upgrade():
-            failure = self._useless_upgrade()
-        if failure is not None:
-            self._failure = failure
-            raise ValueError(failure.detail)
+        size = sum(len(name) + len(value) + 4 for name, value in self.headers)
+        if len(self.headers) > FIELDS or size > HEADERS:
+            self._fail(_too_many_headers())
+        if len(self.url) > self.largest_url:
+            self._fail(self._long_url())
 
-    def _useless_upgrade(self) -> NexusError | None:
+    def _check_upgrade(self) -> None:
         """What comes after the headers is not read where another protocol is asked for."""
-        if self.parser.get_method() != b"CONNECT" and not has_body(dict(self.scope)):
-            return None
-        return Malformed("There is nothing to upgrade to but websocket.", remedy="Do not ask for it.")
+        tunnel = self.parser.get_method() == b"CONNECT"
+        if not self._should_upgrade() and (tunnel or has_body(dict(self.scope))):
+            self._fail(
+                Malformed("There is nothing to upgrade to but websocket.", remedy="Do not ask for it.")
+            )
+
+    def _fail(self, failure: NexusError) -> NoReturn:
+        """Leave the parser, which has no other way out."""
+        self._failure = failure
+        raise ValueError(failure.detail)
+
+    def _upgrade(self) -> None:
+        if not self._should_upgrade():  # it is answered, as if it had not been asked for
+            self._refused = True
+            self.cycle.keep_alive = False
+        elif self._last_pending() is not None:
+            self._refuse(Malformed("A websocket cannot begin before the answers that are still to come."))
+        else:
+            self._since = None
+            self.handle_websocket_upgrade()
 
     def _long_url(self) -> NexusError:
         return TooLarge(f"The address is longer than {self.largest_url} bytes.")
-
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        self._active = cycle
-        if self.draining and not self.pipeline:
-            cycle.keep_alive = False
-        super()._start_asgi_task(cycle, app)
 
     # What does not come, or cannot be read
 
@@ -139,14 +141,11 @@ class Protocol(HttpToolsProtocol):
             self._since = now
         elif now - self._since <= self.receive_timeout:
             return
-        elif self._in_head and not (self._head or self._messages):
+        elif self._in_head and not (self._unknown or self._messages):
             self.transport.close()  # nothing was asked
         else:
             limit = f"{self.receive_timeout:g}"
             self._refuse(SlowRequest(f"The request had not come whole after {limit} seconds."))
-
-    def _pending(self) -> bool:
-        return self._last_pending() is not None
 
     def _refuse(self, failure: NexusError) -> None:
         """Answer what cannot be read, after which nothing can be: the connection ends. What was asked before
@@ -154,9 +153,15 @@ class Protocol(HttpToolsProtocol):
         self._refused, self._since = True, None
         self.flow.resume_reading()
         broken = None if self._in_head else self.cycle
-        if broken is not None and broken is not self._active:
-            self.pipeline.popleft()  # its turn has not come
-            broken = None
+        if broken is not None and self.pipeline:  # its turn has not come
+
+            async def refusing(scope: Any, receive: Any, send: Any) -> None:
+                status, body, headers = reply_problem(failure)
+                await answer(send, (status, body, [*headers, (b"x-request-id", new_request().encode())]))
+
+            broken.keep_alive = False
+            self.pipeline[0] = (broken, refusing)
+            return
         if broken is None:
             if (waited := self._last_pending()) is not None:
                 waited.keep_alive = False
@@ -172,9 +177,8 @@ class Protocol(HttpToolsProtocol):
     def _last_pending(self) -> RequestResponseCycle | None:
         if self.pipeline:
             return self.pipeline[0][0]
-        if self._active is not None and not self._active.response_complete:
-            return self._active
-        return None
+        newest: RequestResponseCycle | None = self.cycle
+        return None if newest is None or newest.response_complete else newest
 
     def _say(self, failure: NexusError, cycle: RequestResponseCycle | None) -> None:
         code, body, headers = reply_problem(failure)

@@ -12,7 +12,7 @@ from typing import Annotated, Any, TypeAlias
 import msgspec
 
 from nexus.arguments import UNREADABLE, Arguments, malformed
-from nexus.demands import Demands, Noted
+from nexus.demands import NONE, Demands, Noted
 from nexus.errors import InvalidInput, NexusError, did_you_mean
 from nexus.feed import Change
 from nexus.operation import Operation
@@ -48,13 +48,16 @@ class Unsubscribe(_Frame, tag="unsubscribe"):
 class Call(_Frame, tag="call"):
     """Run an operation, by any of its spellings. With an `idempotency_key`, what is repeated is done once;
     in the `background`, the answer is where the run of a workflow can be looked at. With `if_match`, a record
-    is changed only in the state that this tag says."""
+    is changed only in the state that this tag says. A `dry_run` answers as if it were done, and keeps
+    nothing; where more than `max_affected` records would be written, none is."""
 
     id: Id
     operation: str
     arguments: msgspec.Raw = msgspec.field(default_factory=lambda: msgspec.Raw(b"{}"))
     idempotency_key: str | None = None
     background: bool = False
+    dry_run: bool = False
+    max_affected: Annotated[int, msgspec.Meta(ge=0)] | None = None
     if_match: str | None = None
 
 
@@ -102,9 +105,14 @@ def identity(data: bytes) -> str | None:
 
 
 def demands(frame: Call) -> Demands | None:
-    if frame.idempotency_key is None and not frame.background and frame.if_match is None:
-        return None
-    return Demands(key=frame.idempotency_key, background=frame.background, if_match=frame.if_match)
+    asked = Demands(
+        key=frame.idempotency_key,
+        background=frame.background,
+        if_match=frame.if_match,
+        dry_run=frame.dry_run,
+        max_affected=frame.max_affected,
+    )
+    return None if asked == NONE else asked
 
 
 def beside(noted: Noted) -> dict[str, object]:

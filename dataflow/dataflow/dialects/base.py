@@ -95,6 +95,7 @@ class Dialect(Protocol):
     their rows; it is known once a connection is open. `lasting` says that the database is there for others
     and after this instance, too. `makes_log` says that the log's own tables may be made when they are
     missing, `repeats_indexes` that CREATE INDEX knows IF NOT EXISTS, `has_arrays` that lists can be arrays.
+    `checks_deferred` is the statement that checks what otherwise only a commit checks, if there is one.
     """
 
     name: str
@@ -113,6 +114,7 @@ class Dialect(Protocol):
     makes_log: bool
     repeats_indexes: bool
     has_arrays: bool
+    checks_deferred: str
 
     def column_type(self, field: Field) -> sa.types.TypeEngine[Any]: ...
 

@@ -91,6 +91,7 @@ class Mysql:
     makes_log = True
     repeats_indexes = False  # of the two servers, MariaDB only
     has_arrays = False
+    checks_deferred = ""
 
     def __init__(self, address: Address, *, mariadb: bool = False) -> None:
         if address.options.get("charset", "utf8mb4") != "utf8mb4":

@@ -67,6 +67,7 @@ class Postgresql:
     makes_log = True
     repeats_indexes = True
     has_arrays = True
+    checks_deferred = "SET CONSTRAINTS ALL IMMEDIATE"
 
     def __init__(self, address: Address) -> None:
         self.address = address

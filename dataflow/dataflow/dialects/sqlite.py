@@ -76,6 +76,7 @@ class Sqlite:
     makes_log = True
     repeats_indexes = True
     has_arrays = False
+    checks_deferred = ""
 
     def __init__(self, path: str | None, cache_mb: float | None = None) -> None:
         # numeric_dollar would name parameters; plain question marks are what the driver is fastest with.

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from dataflow.assignments import Assignment, parse_assignments
-from dataflow.bulk import CHUNK, Batch, Bulk, chunks
+from dataflow.bulk import CHUNK, Batch, Bulk, Key, chunks
 from dataflow.fields import INT_MAX
 from dataflow.model import Model
+from dataflow.nodes.items import Item, ItemFailure, Items, OnItemError
 from dataflow.nodes.parts import (
     FieldsArgument,
     SoftDeleteArgument,
@@ -31,6 +32,7 @@ from nexus.errors import ConfirmationRequired, InvalidArguments, NotFound, Probl
 from nexus.operation import Effect, Operation
 
 _MOST_AT_ONCE = 100_000
+_Change: TypeAlias = "tuple[Key, tuple[Assignment, ...]]"
 
 RowsArgument = Annotated[
     list[dict[str, Any]],
@@ -59,7 +61,9 @@ Confirmed = Annotated[bool, Meta(description="Go ahead where a confirmation is r
 
 
 class BulkResult(msgspec.Struct, kw_only=True):
-    """`execution_time` is in seconds. Nothing is half done: `failure_count` is 0, or the call raised."""
+    """`execution_time` is in seconds. Nothing is half done: `failure_count` is 0, or the call raised, unless
+    it was told to go on: then `failures` say which records were not kept, and why, and `ids` have null there.
+    """
 
     success_count: int
     failure_count: int = 0
@@ -70,6 +74,7 @@ class BulkResult(msgspec.Struct, kw_only=True):
     updated: int | UnsetType = UNSET
     deleted: int | UnsetType = UNSET
     skipped: int | UnsetType = UNSET
+    failures: list[ItemFailure] | UnsetType = UNSET
 
 
 def bulk_operations(model: Model, bulk: Bulk) -> list[Operation]:
@@ -93,6 +98,7 @@ def _update(model: Model, bulk: Bulk) -> Operation:
         ("limit", Limit, UNSET),
         ("batch_size", BatchSize, UNSET),
         ("return_ids", ReturnIds, False),
+        ("on_item_error", OnItemError, "fail"),
         *_SAFETY,
         *about_deleted(model),
     ]
@@ -103,17 +109,22 @@ def _update(model: Model, bulk: Bulk) -> Operation:
         began = time.perf_counter()
         rows = arguments.updates if isinstance(arguments.updates, list) else arguments.data
         plain = {name: v for name in names if (v := getattr(arguments, name)) is not UNSET}
+        failures: list[ItemFailure] = []
         if rows is not UNSET:
-            ids = await _update_rows(call, model, bulk, rows, plain, arguments)
-            count = len(ids)
+            ids, failures = await _update_rows(call, model, bulk, rows, plain, arguments)
+            count = sum(identity is not None for identity in ids)
         else:
+            if arguments.on_item_error != "fail":
+                raise _refused(model, "on_item_error", "'on_item_error' is for a list of records")
             changes = _changes(call, model, plain, arguments)
             count, ids = await _on_matching(call, model, bulk, arguments, changes)
         return BulkResult(
             success_count=count,
-            records_processed=count,
+            failure_count=len(failures),
+            records_processed=count + len(failures),
             execution_time=time.perf_counter() - began,
             updated=count,
+            failures=failures if arguments.on_item_error == "continue" else UNSET,
             ids=ids if arguments.return_ids else UNSET,
         )
 
@@ -225,7 +236,7 @@ async def _confirm(batch: Batch, matching: Where, arguments: Any, done: str) -> 
 
 async def _update_rows(
     call: Call, model: Model, bulk: Bulk, rows: list[dict[str, Any]], plain: dict[str, Any], arguments: Any
-) -> list[Any]:
+) -> tuple[list[Any], list[ItemFailure]]:
     """Change each of the records that the rows name; their ids, in the order of the rows."""
     for name in ("filter", "update", "fields", "limit"):
         if getattr(arguments, name) is not UNSET:
@@ -238,25 +249,44 @@ async def _update_rows(
     argument = "updates" if isinstance(arguments.updates, list) else "data"
     read = row_reader(model, "bulk_update", argument)
     names = match_fields(model, arguments.match_fields, "bulk_update")
-    parsed = []
+
+    async def update(call: Call, items: Sequence[Item[_Change]]) -> dict[int, list[Any]]:
+        async with bulk.batch(call, model, deleted=counts_deleted(arguments)) as batch:
+            found = await batch.find(names, [key for _, (key, _) in items])
+            for index, (key, _) in items:
+                if key not in found:
+                    raise _missing(model, names, key, argument, index)
+            each = [(identity, changes) for _, (key, changes) in items for identity in found[key]]
+            size = CHUNK if arguments.batch_size is UNSET else arguments.batch_size
+            for chunk in chunks(each, size):
+                await batch.update_each(chunk)
+            return {index: found[key] for index, (key, _) in items}
+
+    work = Items(argument, update, arguments.on_item_error == "continue")
+    parsed: list[Item[_Change]] = []
     for index, row in enumerate(rows):
-        key = read.key(index, row, names)
-        rest = {name: value for name, value in {**plain, **row}.items() if name not in names}
-        changes = parse_assignments(model, rest, pointer(argument, index), in_process=call.in_process)
-        if not changes:
-            raise _refused(model, argument, f"the record {index} has nothing to change", index)
-        parsed.append((key, changes))
-    async with bulk.batch(call, model, deleted=counts_deleted(arguments)) as batch:
-        found = await batch.find(names, [key for key, _ in parsed])
-        for index, (key, _) in enumerate(parsed):
-            if key not in found:
-                shown = ", ".join(f"{name} {value!r}"[:60] for name, value in zip(names, key, strict=True))
-                raise NotFound(f"{model.route} has no record with the {shown} ({argument} {index}).")
-        each = [(identity, changes) for key, changes in parsed for identity in found[key]]
-        size = CHUNK if arguments.batch_size is UNSET else arguments.batch_size
-        for chunk in chunks(each, size):
-            await batch.update_each(chunk)
-    return [identity for identity, _ in each]
+        try:
+            key = read.key(index, row, names)
+            rest = {name: value for name, value in {**plain, **row}.items() if name not in names}
+            changes = parse_assignments(model, rest, pointer(argument, index), in_process=call.in_process)
+            if not changes:
+                raise _refused(model, argument, f"the record {index} has nothing to change", index)
+        except InvalidArguments as failure:
+            work.failed(index, failure, row)
+        else:
+            parsed.append((index, (key, changes)))
+    done: dict[int, list[Any]] = {}
+    for result in await work.run(call, parsed, rows):
+        done |= result
+    wrong = {failure.index for failure in work.failures}
+    ids = [[None] if index in wrong else done[index] for index in range(len(rows))]
+    return [identity for each in ids for identity in each], work.failures
+
+
+def _missing(model: Model, names: Sequence[str], key: Key, argument: str, index: int) -> NotFound:
+    shown = ", ".join(f"{name} {value!r}"[:60] for name, value in zip(names, key, strict=True))
+    detail = f"{model.route} has no record with the {shown} ({argument} {index})."
+    return NotFound(detail, problems=(Problem(NotFound.code, pointer(argument, index), detail),))
 
 
 def _refused(model: Model, name: str, detail: str, *steps: int) -> InvalidArguments:

@@ -196,6 +196,11 @@ def _changes(call: Call, model: Model, plain: dict[str, Any], arguments: Any) ->
             changes += parse_assignments(model, document, pointer(name), in_process=call.in_process)
     names = [change.field for change in changes]
     twice = sorted(name for name in set(names) if names.count(name) > 1)
+    if not changes and any(
+        isinstance(document, dict) and document.get("$merge") == {}
+        for document in (arguments.fields, arguments.updates)
+    ):
+        return ()
     if twice or not changes:
         detail = f"'{twice[0]}' is given twice" if twice else "nothing to change was given"
         problem = Problem(InvalidArguments.TYPE, pointer("fields"), detail)

@@ -73,7 +73,9 @@ def _operators(field: Field) -> JsonSchema:
         plain |= dict.fromkeys(("$inc", "$mul", "$multiply"), _without_null(value))
     if field.kind is not Kind.JSON:
         plain |= dict.fromkeys(("$min", "$max"), _without_null(value))
-    elif value.get("type") == "array":
+    elif value.get("type") != "array":
+        plain["$merge"] = {"type": "object"}
+    else:
         items: JsonSchema = value.get("items", {})
         plain |= dict.fromkeys(("$push", "$pull", "$addToSet"), items)
     return _object(plain, 1) | {"maxProperties": 1}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -21,6 +21,7 @@ from dataflow.nodes.bulk import (
     ReturnIds,
     RowsArgument,
 )
+from dataflow.nodes.items import Item, Items, OnItemError
 from dataflow.nodes.parts import (
     FieldsArgument,
     a_record,
@@ -141,6 +142,7 @@ def _many(
         ("match_fields", MatchFields, UNSET),
         ("batch_size", BatchSize, UNSET),
         ("return_ids", ReturnIds, False),
+        ("on_item_error", OnItemError, "fail"),
         *(about_deleted(model) if effect is Effect.UPDATE else []),
     ]
     flat = beside(model, own)
@@ -153,25 +155,36 @@ def _many(
         rows = [{**plain, **row} for row in arguments.data] if plain else arguments.data
         size = CHUNK if arguments.batch_size is UNSET else arguments.batch_size
         deleted = counts_deleted(arguments)
-        if arguments.conflict_resolution == "error":
-            if arguments.match_fields is not UNSET:
-                raise _refused(model, verb, "match_fields", "'match_fields' needs a 'conflict_resolution'")
-            values = [whole.values(index, row) for index, row in enumerate(rows)]
+        creates = arguments.conflict_resolution == "error"
+        if creates and arguments.match_fields is not UNSET:
+            raise _refused(model, verb, "match_fields", "'match_fields' needs a 'conflict_resolution'")
+
+        async def attempt(call: Call, items: Sequence[Item[dict[str, Any]]]) -> Merged:
+            if not creates:
+                merge = _collected(model, verb, arguments, items, partial, whole)
+                async with bulk.batch(call, model, deleted=deleted) as batch:
+                    return await merge.run(batch, size)
             async with bulk.batch(call, model, deleted=deleted) as batch:
-                ids = await batch.insert_any(values, size)
-            done = Merged(ids=ids, created=len(ids))
-        else:
-            work = _collected(model, verb, arguments, rows, partial, whole)
-            async with bulk.batch(call, model, deleted=deleted) as batch:
-                done = await work.run(batch, size)
+                ids = await batch.insert_any([values for _, values in items], size)
+            return Merged(dict(zip((index for index, _ in items), ids, strict=True)), created=len(ids))
+
+        work = Items("data", attempt, arguments.on_item_error == "continue")
+        items: list[Item[dict[str, Any]]] = list(enumerate(rows))
+        if creates:
+            items = list(_read(work, whole, rows))
+        done = Merged({})
+        for merged in await work.run(call, items, rows):
+            done.add(merged)
         return BulkResult(
             success_count=done.created + done.updated,
+            failure_count=len(work.failures),
             records_processed=len(rows),
             execution_time=time.perf_counter() - began,
             created=done.created,
             updated=done.updated,
             skipped=done.skipped,
-            ids=done.ids if arguments.return_ids else UNSET,
+            ids=[done.ids.get(index) for index in range(len(rows))] if arguments.return_ids else UNSET,
+            failures=work.failures if work.go_on else UNSET,
         )
 
     return placed(
@@ -189,12 +202,18 @@ def _many(
 
 @dataclass(slots=True)
 class Merged:
-    """What became of the rows; `ids` are in their order."""
+    """What became of the rows; `ids` are by their places."""
 
-    ids: list[Any]
+    ids: dict[int, Any]
     created: int = 0
     updated: int = 0
     skipped: int = 0
+
+    def add(self, other: Merged) -> None:
+        self.ids |= other.ids
+        self.created += other.created
+        self.updated += other.updated
+        self.skipped += other.skipped
 
 
 @dataclass(slots=True)
@@ -206,20 +225,34 @@ class _Entry:
     places: list[int] = field(default_factory=list)
 
 
+def _read(work: Items[Any, Any], whole: Rows, rows: list[dict[str, Any]]) -> Iterator[Item[dict[str, Any]]]:
+    """The rows as records, but for those that are none."""
+    for index, row in enumerate(rows):
+        try:
+            yield index, whole.values(index, row)
+        except InvalidArguments as failure:
+            work.failed(index, failure, row)
+
+
 def _collected(
-    model: Model, verb: str, arguments: Any, rows: list[dict[str, Any]], partial: Rows, whole: Rows
+    model: Model,
+    verb: str,
+    arguments: Any,
+    items: Sequence[Item[dict[str, Any]]],
+    partial: Rows,
+    whole: Rows,
 ) -> _Merge:
     names = match_fields(model, arguments.match_fields, verb)
     keep = arguments.conflict_resolution in ("skip", "ignore")
     entries: dict[object, _Entry] = {}
-    for index, row in enumerate(rows):
+    for index, row in items:
         keyless = arguments.match_fields is UNSET and row.get("id", UNSET) is UNSET and model.generates_id
         key = None if keyless else partial.key(index, row, names)
         entry = entries.setdefault(("row", index) if key is None else key, _Entry(key, {}))
         if not entry.places or not keep:
             entry.row |= row
         entry.places.append(index)
-    return _Merge(model, names, keep, list(entries.values()), partial.values, whole.values, len(rows))
+    return _Merge(model, names, keep, list(entries.values()), partial.values, whole.values)
 
 
 @dataclass(slots=True)
@@ -232,13 +265,12 @@ class _Merge:
     entries: list[_Entry]
     partial: Callable[[int, Mapping[str, Any]], dict[str, Any]]
     whole: Callable[[int, Mapping[str, Any]], dict[str, Any]]
-    rows: int
 
     async def run(self, batch: Batch, size: int) -> Merged:
         keys = [entry.key for entry in self.entries if entry.key is not None]
         await batch.lock(self.names, keys)
         found = await batch.find(self.names, keys)
-        done = Merged(ids=[None] * self.rows)
+        done = Merged({})
         new = [entry for entry in self.entries if entry.key is None or entry.key not in found]
         values = [self.whole(entry.places[0], entry.row) for entry in new]
         for entry, identity in zip(new, await batch.insert_any(values, size), strict=True):

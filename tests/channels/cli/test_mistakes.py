@@ -23,7 +23,7 @@ MISTAKES = [
     ),
     (
         "execute secret --id 1",
-        "error DF-701: There is no operation 'secret'. Known: explode, parts.list, restock, rows,"
+        "error DF-701: There is no operation 'secret'. Known: batch, explode, parts.list, restock, rows,"
         " things.create, things.delete, things.get, things.list, things.update, wait.",
     ),
     (
