@@ -48,7 +48,7 @@ REPLIES = RecordTable(
 
 def takes_key(operation: Operation) -> bool:
     """Whether it may have an idempotency key, as far as it depends on the operation."""
-    whole = operation.atomic and not (operation.waits or operation.platform)
+    whole = operation.atomic and not operation.waits
     return operation.effect is not Effect.READ and (operation.recorded or whole)
 
 
@@ -111,7 +111,7 @@ class Keys:
         return result
 
     def _replies_of(self, operation: Operation) -> Replies:
-        replies = operation.replies or (self.replies if operation.undoable else None)
+        replies = operation.replies or self.replies
         if replies is None:
             raise InvalidInput(
                 f"'{operation.name}' has no database in which its answer could be kept: it cannot have an"

@@ -399,10 +399,10 @@ async def test_what_is_no_single_transaction_is_refused(shop: Shop) -> None:
 
     shop.app.operation(Operation("loose", work, atomic=False))
     shop.app.operation(Operation("patient", work, waits=True))
-    shop.app.operation(Operation("own", work, platform=True, effect=Effect.UPDATE))
-    for name in ("loose", "patient", "own"):
-        with pytest.raises(InvalidInput, match="idempotency key"):
-            await shop.ask(name, "k")
+    shop.app.operation(Operation("recorded", work, recorded=True, effect=Effect.RUN))
+    for name, given in (("loose", {}), ("patient", {}), ("runs.cancel", {"id": "0" * 32})):
+        with pytest.raises(InvalidInput, match="not one transaction"):
+            await shop.ask(name, "k", **given)
 
 
 async def test_without_a_database_there_is_nowhere_to_keep_it() -> None:

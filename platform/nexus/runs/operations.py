@@ -86,7 +86,7 @@ def run_operations(runs: Runs) -> list[Operation]:
             resource="runs",
             verb="cancel",
             on_record=True,
-            atomic=False,
+            atomic=False,  # records are kept by themselves
             platform=True,
         ),
     ]
