@@ -86,7 +86,7 @@ async def test_rest_repeats_the_whole_answer(served: Server) -> None:
     requests: list[tuple[str, str, Any]] = [
         ("POST", "/api/products", {"json": LAMP}),
         ("PATCH", "/api/products/1", {"json": {"fields": {"stock": {"$inc": 5}}}}),
-        ("PUT", "/api/products/1", {"json": {"price": 3}}),
+        ("PUT", "/api/products/1", {"json": {"name": "Lamp", "price": 3, "stock": 5}}),
         ("POST", "/api/products:bulk_create", {"json": {"data": [LAMP, LAMP], "return_ids": True}}),
         (
             "POST",
