@@ -73,7 +73,7 @@ def texts(store: Store) -> list[str]:
     made.append(compiled(store._insert(table, {"v_name": "x", "v_id": 1}), dialect).sql)
     changes = parse_assignments(model, {"$inc": {"price": 1}, "$push": {"tags": 1}, "$set": {"name": "x"}})
     everything = store._everything(table)
-    made.append(compiled(store._update(table, everything, changes, checked=False), dialect).sql)
+    made.append(compiled(store._update(table, everything, changes, checked=False, seen=False), dialect).sql)
     return made
 
 
@@ -107,7 +107,7 @@ def test_what_mysql_cannot_do_yet_is_refused(store: Store, operator: str) -> Non
     table = ModelTable(model, store._dialect)
     changes = parse_assignments(model, {operator: {"tags": 1}})
     with pytest.raises(Unavailable, match="not available yet on this server"):
-        store._update(table, store._everything(table), changes, checked=False)
+        store._update(table, store._everything(table), changes, checked=False, seen=False)
 
 
 @pytest.mark.parametrize(
