@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import time
 from collections.abc import Awaitable, Callable
@@ -15,7 +16,9 @@ from benchmarks.kit.settings import Settings
 from benchmarks.ours import TABLES, application
 from nexus import LOCAL
 
-_BUDGET = 40.0
+_LONGEST = 20.0
+"""Seconds for one turn: a candidate that needs more is reported so."""
+_BUDGET = 30.0
 """Seconds for one size on one database, after which the remaining verbs are left out."""
 _TABLES = (*TABLES, TABLE)
 _LOGGED, _UNLOGGED = TABLES
@@ -28,14 +31,15 @@ async def measure(settings: Settings) -> list[Row]:
 
 
 async def _smaller(settings: Settings, kind: str, url: str) -> list[Row]:
-    return await _compared(kind, url, 200 if settings.quick else 10_000, 1 if settings.quick else 4)
+    size, rounds = (200, 1) if settings.quick else (10_000, 4)
+    return await _compared(kind, url, size, rounds, logged=True)
 
 
 async def _larger(settings: Settings, kind: str, url: str) -> list[Row]:
-    return await _compared(kind, url, 100_000, 2)
+    return await _compared(kind, url, 100_000, 2, logged=False)
 
 
-async def _compared(kind: str, url: str, size: int, rounds: int) -> list[Row]:
+async def _compared(kind: str, url: str, size: int, rounds: int, *, logged: bool) -> list[Row]:
     found: list[Row] = []
     _, app = application(url, channels=[])
     floor = bulk_floor(url)
@@ -82,29 +86,35 @@ async def _compared(kind: str, url: str, size: int, rounds: int) -> list[Row]:
                 candidates: dict[str, Measure] = {
                     "driver": _timed(lambda v=verb: given(v), theirs, size),
                     "ours": _timed(lambda v=verb: given(v), ours(_UNLOGGED, verb), size),
-                    "ours, changes logged": _timed(lambda v=verb: given(v), ours(_LOGGED, verb), size),
                 }
+                if logged:
+                    measured = _timed(lambda v=verb: given(v), ours(_LOGGED, verb), size)
+                    candidates["ours, changes logged"] = measured
                 targets = {"records/s": (Target("driver", 0.75),)}
                 found += await in_turns(kind, f"{verb} {size:,}", candidates, rounds, targets)
-            await _check(run, size)
+            for table in (_UNLOGGED, _LOGGED) if logged else (_UNLOGGED,):
+                await _check(run, table, size)
         finally:
             await floor.close()
     return found
 
 
-async def _check(run: Callable[..., Awaitable[Any]], size: int) -> None:
+async def _check(run: Callable[..., Awaitable[Any]], table: str, size: int) -> None:
     """What was written is there. Raises AssertionError."""
-    for table in (_UNLOGGED, _LOGGED):
-        changed = await run(table, "get", id=1)
-        if changed.name != "item 0" or changed.stock == 0:
-            raise AssertionError(f"{table}: {size} records were not written as given")
+    changed = await run(table, "get", id=1)
+    if changed.name != "item 0":
+        raise AssertionError(f"{table}: {size} records were not written as given")
 
 
 def _timed(given: Callable[[], Rows], work: Callable[[Rows], Awaitable[object]], size: int) -> Measure:
     async def once() -> Figures:
         rows = given()
         begun = time.perf_counter()
-        await work(rows)
+        try:
+            async with asyncio.timeout(_LONGEST):
+                await work(rows)
+        except TimeoutError:
+            raise TimeoutError(f"{size:,} records took more than {_LONGEST:g} s") from None
         return {"records/s": size / (time.perf_counter() - begun)}
 
     return once

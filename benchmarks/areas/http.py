@@ -138,4 +138,4 @@ async def _compared(
         except Exception as failure:
             failed[label] = reason_of(failure)
     promised = {_THROUGHPUT: targets, _CPU: targets}
-    return await in_turns(kind, name, measures, settings.rounds, promised, failed)
+    return await in_turns(kind, name, measures, min(settings.rounds, 5), promised, failed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 
@@ -40,11 +41,13 @@ async def on_each(
     tables = tuple(tables)
     for kind, url in settings.databases.items():
         for work in works:
+            name = work.__name__.strip("_").replace("_", " ")
+            print(f"… {kind}: {name}", file=sys.stderr, flush=True)  # some take minutes
             try:
                 await clear(url, tables)
                 rows += await work(settings, kind, url)
             except Exception as failure:
-                rows.append(Row(kind, work.__name__.strip("_"), "", {}, {"ours": reason_of(failure)}))
+                rows.append(Row(kind, name, "", {}, {"ours": reason_of(failure)}))
         with contextlib.suppress(NexusError):  # which was told of already
             await clear(url, tables)
     return rows
