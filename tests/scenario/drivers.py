@@ -172,7 +172,7 @@ class Cli:
             return Outcome(json.loads(out))
         assert out == b""
         described = json.loads(err.splitlines()[0])
-        expected = {"DF-404": 3, "NX-409": 4, "NX-430": 4}.get(described["code"], 2)
+        expected = {"DF-404": 3, "NX-409": 4, "NX-424": 4}.get(described["code"], 2)
         assert process.returncode == expected
         return Outcome(code=described["code"], text=err.decode())
 

@@ -35,7 +35,7 @@ async def test_dry_runs_limits_and_batches(served: Server, channel: str) -> None
         both = {"operations": steps}
         assert len((await driver.run("batch", both, dry_run=True)).result["results"]) == 3
         refused = await driver.run("batch", both, max_affected=2)
-        assert refused.code == "NX-430", refused
+        assert refused.code == "NX-424", refused
         wrong = {"operations": [*steps, {"operation": "products.get", "arguments": {"id": 9}}]}
         failed = await driver.run("batch", wrong)
         assert failed.code == "DF-404"
@@ -49,7 +49,7 @@ async def test_dry_runs_limits_and_batches(served: Server, channel: str) -> None
         assert {f["run"] for f in seen} == {done.result["run_id"]}
 
         refused = await driver.run("products.bulk_delete", {"filter": {}}, max_affected=1)
-        assert refused.code == "NX-430"
+        assert refused.code == "NX-424"
         assert (await driver.run("products.count", {})).result == {"count": 2}
         await driver.run("products.bulk_delete", {"filter": {}}, max_affected=2)
         assert (await driver.run("products.count", {})).result == {"count": 0}
