@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
@@ -24,6 +25,9 @@ class Demands(msgspec.Struct, frozen=True, kw_only=True):
     A `dry_run` does everything, constraints included, answers as if it were kept, and is rolled back: numbers
     that the database generates may be used up. Where more than `max_affected` records would be written, none
     is, and TooManyAffected is raised.
+
+    `sent` is by what a repetition is known where the arguments were only made of it, with defaults that may
+    differ each time.
     """
 
     key: str | None = None
@@ -31,6 +35,7 @@ class Demands(msgspec.Struct, frozen=True, kw_only=True):
     dry_run: bool = False
     max_affected: Annotated[int, msgspec.Meta(ge=0)] | None = None
     if_match: str | None = None
+    sent: Mapping[str, object] | None = None
 
     @property
     def whole(self) -> bool:

@@ -152,8 +152,9 @@ class Keys:
 
 def _asked(work: Work, demands: Demands) -> str:
     """Equal for equal arguments of which the same was demanded."""
-    others = msgspec.structs.replace(demands, key=None)
-    return digest(input_digest(work.given), msgspec.json.encode(others, order="sorted").decode())
+    others = msgspec.structs.replace(demands, key=None, sent=None)
+    given = work.given if demands.sent is None else demands.sent
+    return digest(input_digest(given), msgspec.json.encode(others, order="sorted").decode())
 
 
 def _kept(result: Any, operation: Operation) -> str:

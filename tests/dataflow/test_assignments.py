@@ -162,7 +162,11 @@ async def test_what_no_operator_can_mean_is_refused(
 
 async def test_a_number_that_becomes_too_large_changes_nothing(invoke: Invoke) -> None:
     await invoke("products.create", name="Lamp", stock=2**62)
-    for document in ({"$mul": {"stock": 2}}, {"stock": {"$inc": 2**62}}):
+    await invoke("products.update", id=1, price=1e300)
+    for document in ({"$mul": {"stock": 2}}, {"stock": {"$inc": 2**62}}, {"$mul": {"price": -1e300}}):
         with pytest.raises(Conflict, match="too large"):
             await invoke("products.update", id=1, fields=document)
-    assert (await invoke("products.get", id=1)).stock == 2**62
+        with pytest.raises(Conflict, match="too large"):
+            await invoke("products.bulk_update", filter={"id": 1}, update=document)
+    found = await invoke("products.get", id=1)
+    assert (found.stock, found.price) == (2**62, 1e300)

@@ -24,7 +24,7 @@ from tests.support.problems import assert_problem
 from tests.support.programs import run_sql
 
 APP = """
-import asyncio, os
+import asyncio, dataclasses, os, uuid
 from dataflow import DataFlow
 from nexus import Call, Nexus
 from nexus_workflows import WorkflowBuilder
@@ -37,6 +37,7 @@ class Product:
     name: str
     price: float = 0.0
     stock: int = 0
+    token: uuid.UUID = dataclasses.field(default_factory=uuid.uuid4)
 
 @app.operation
 async def slow(call: Call, name: str, seconds: float) -> dict[str, str]:

@@ -327,8 +327,10 @@ class Rest:
                 self._runtime.policy.check(scope["nexus.session"], operation)
                 create = self._registry.verbs(operation.resource).get("create")
                 given = changed(scope, operation, create, arguments, record)
+                made = method == "PUT" and isinstance(given, dict)
+                sent = {"id": record, "PUT": arguments.decode()} if made else None
                 with as_sent(given):
-                    return await self._invoke(scope, operation, given, asked)
+                    return await self._invoke(scope, operation, given, asked, sent)
         return await self._invoke(scope, operation, arguments, asked)
 
     async def _invoke(
@@ -337,9 +339,12 @@ class Rest:
         operation: Operation,
         arguments: dict[str, object] | bytes,
         asked: Asked | None = None,
+        sent: Mapping[str, object] | None = None,
     ) -> Any:
         session: Session = scope["nexus.session"]
         demands = self._demands(scope, asked_of(scope) if asked is None else asked, operation)
+        if sent is not None and demands is not None:
+            demands = msgspec.structs.replace(demands, sent=sent)
         noted = Noted()
         try:
             return await self._runtime.invoke(

@@ -124,6 +124,8 @@ class Sqlite:
     def combined(
         self, field: Field, op: str, column: sa.ColumnElement[Any], given: sa.ColumnElement[Any]
     ) -> sa.ColumnElement[Any]:
+        if field.kind is Kind.FLOAT:  # which becomes infinite here, and an error everywhere else
+            return getattr(sa.func, sqlite_types.FINITE)(combined(op, column, given))  # type: ignore[no-any-return]
         if field.kind is not Kind.DECIMAL:
             return combined(op, column, given)
         name = sqlite_types.PLUS if op == "inc" else sqlite_types.TIMES

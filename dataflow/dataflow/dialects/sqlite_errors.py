@@ -39,7 +39,7 @@ def translated(failure: Exception) -> NexusError:
         return InvalidInput("A value is larger than the database can hold.")
     if code.startswith("SQLITE_INTERRUPT"):
         return Unavailable("The statement was interrupted: the database is closing.")
-    if "user-defined function raised" in message:  # those that reckon decimals
+    if "user-defined function raised" in message:  # those that reckon
         return Conflict("A field cannot hold the result: a number became too large.")
     return Unavailable(f"The database failed: {failure}.")
 

@@ -8,6 +8,7 @@ negative one. Sums and products are reckoned exactly, by functions of our own co
 from __future__ import annotations
 
 import datetime
+import math
 import re
 import sqlite3
 import uuid
@@ -21,7 +22,7 @@ from dataflow.dialects.values import json_reader, json_text, time_text
 from dataflow.fields import Field, Kind
 from dataflow.numbers import SCALE, WHOLE, exact, multiplied, rounded
 
-PLUS, TIMES = "nexus_decimal_plus", "nexus_decimal_times"
+PLUS, TIMES, FINITE = "nexus_decimal_plus", "nexus_decimal_times", "nexus_finite"
 SUM, AVERAGE = "nexus_decimal_sum", "nexus_decimal_avg"
 
 _WIDE = Context(prec=200, rounding=ROUND_HALF_UP)
@@ -72,7 +73,8 @@ def decimal_from_text(text: str) -> Decimal:
 
 
 def add_functions(connection: sqlite3.Connection) -> None:
-    """Exact arithmetic, on this connection: nothing that lasts refers to it."""
+    """Exact arithmetic, and bounded, on this connection: nothing that lasts refers to it."""
+    connection.create_function(FINITE, 1, _finite, deterministic=True)
     connection.create_function(PLUS, 2, _plus, deterministic=True)
     connection.create_function(TIMES, 2, _times, deterministic=True)
     connection.create_aggregate(SUM, 1, _Sum)  # type: ignore[arg-type]
@@ -89,6 +91,12 @@ def _plus(one: str | None, other: str) -> str:
 
 def _times(one: str | None, other: str) -> str:
     return decimal_text(multiplied(decimal_from_text(one or "0"), decimal_from_text(other)))
+
+
+def _finite(value: float | None) -> float | None:
+    if value is not None and math.isinf(value):
+        raise ValueError("a number became too large")  # an OverflowError would count as a text too long
+    return value
 
 
 class _Sum:

@@ -6,7 +6,7 @@ What two arguments may not say together, and which patterns are cheap enough, no
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection
+from collections.abc import Collection, Container
 from typing import Any
 
 import msgspec
@@ -54,7 +54,11 @@ def _schemas(model: Model, verb: str, given: Collection[str], flat: Collection[s
         known |= {"update": changes_schema(model), "updates": False, "fields": False}
         known |= {"data": _rows_schema(model, verb), **dict.fromkeys(flat, False)}
     elif verb == "upsert":
-        known |= {"where": _key_schema(model), "create": _row_schema(model), "update": changes_schema(model)}
+        known |= {
+            "where": _key_schema(model),
+            "create": _row_schema(model, known=keys_of(model)),
+            "update": changes_schema(model),
+        }
     filters = "filter" in given
     definitions = {_filter_name(model): _filter_schema(model), **_tests_of(model)} if filters else {}
     return {**{name: known[name] for name in known if name in given}, "$defs": definitions}
@@ -81,10 +85,10 @@ def _operators(field: Field) -> JsonSchema:
     return _object(plain, 1) | {"maxProperties": 1}
 
 
-def _row_schema(model: Model) -> JsonSchema:
-    """What makes a record."""
+def _row_schema(model: Model, *, known: Container[str] = ()) -> JsonSchema:
+    """What makes a record; the `known` fields may stand elsewhere."""
     fields = [*model.writable(), *([model.fields["id"]] if model.generates_id else [])]
-    required = [field.name for field in model.writable() if field.required]
+    required = [field.name for field in model.writable() if field.required and field.name not in known]
     schema = _object({field.name: _given(field) for field in fields})
     return {**schema, "required": required} if required else schema
 
