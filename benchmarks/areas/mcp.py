@@ -20,7 +20,7 @@ from benchmarks.kit.settings import Settings
 from benchmarks.ours import TABLES
 
 CONNECTIONS = 8
-TOOLS = 24
+TOOLS = 25
 _TABLES = (*TABLES, "benchmark_floor")
 _CLIENT = {
     "protocolVersion": "2025-06-18",
@@ -123,7 +123,7 @@ async def measure(settings: Settings) -> list[Row]:
             by_unit = {"requests/s": promised, "µs CPU": promised}
             rows += await in_turns(
                 "sqlite",
-                f"{name} a tool" if name == "call" else "list 24 tools",
+                f"{name} a tool" if name == "call" else f"list {TOOLS} tools",
                 measures,
                 settings.rounds,
                 by_unit,

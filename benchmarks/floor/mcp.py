@@ -21,7 +21,7 @@ from starlette.routing import Route
 from benchmarks.floor.items import Items, NewItem
 from benchmarks.peers.serving import serve
 
-TOOLS = 24
+TOOLS = 25
 _INPUT = {"type": "object", "properties": {"id": {"type": "integer"}}, "required": ["id"]}
 _OUTPUT = {
     "type": "object",

@@ -10,10 +10,13 @@ from benchmarks.kit.rounds import Row, Spread
 
 def brief(rows: Iterable[Row]) -> Iterator[str]:
     """Who answered rightly; nothing of how quickly."""
+    failed: dict[tuple[str, str], int] = {}
     for row in rows:
         yield f"{row.database:<11} {row.name:<42} {row.unit:<11} {', '.join(row.taken)}"
-        for name, reason in row.failed.items():
-            yield f"{'':<11} {'':<42} {name}: {reason}"
+        for each in row.failed.items():
+            failed[each] = failed.get(each, 0) + 1
+    for (name, reason), count in failed.items():
+        yield f"no {name} in {count} rows: {reason}"
 
 
 def lines(rows: Iterable[Row]) -> Iterator[str]:

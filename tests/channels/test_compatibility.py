@@ -50,7 +50,7 @@ class TestGateway:
             made = await http.post("/api/products", json={"name": "Lamp", "price": 9.5})
             assert made.status_code == 201
             at = made.headers["location"]
-            assert (await http.put(at, json={"price": 8.5})).json()["price"] == 8.5
+            assert (await http.patch(at, json={"price": 8.5})).json()["price"] == 8.5
             assert (await http.get(at)).json()["name"] == "Lamp"
             assert (await http.get("/api/products")).json()["count"] == 1
             assert (await http.delete(at)).status_code == 200

@@ -139,11 +139,10 @@ async def test_every_reader_ends_with_what_the_table_holds(database: str) -> Non
                 (head, expected) = (await db.changes.head("accounts")).pos, await stored(app)
                 assert head > WRITERS * TRANSACTIONS / 4
                 for reader in readers:
-                    while reader.kept is None or reader.kept[2] < head:
+                    while reader.kept is None or reader.kept[2] < head or reader.visits < 2:
                         await reader.visit()
                     as_told = msgspec.to_builtins(expected, str_keys=False)
                     assert reader.kept[0] == (as_told if isinstance(reader, SocketReader) else expected)
-                    assert reader.visits > 1
         finally:
             for process in (*writers, doomed):
                 if process.returncode is None:

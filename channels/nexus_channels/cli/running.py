@@ -24,7 +24,13 @@ _PAGE = 500
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-def run(application: Nexus, name: str, arguments: Given, demands: Demands | None, noted: Noted) -> Any:
+def run(
+    application: Nexus,
+    name: str,
+    arguments: Given,
+    demands: Demands | None = None,
+    noted: Noted | None = None,
+) -> Any:
     """The result of one operation.
 
     Raises NexusError; Ctrl-C rolls back and raises KeyboardInterrupt."""
@@ -32,7 +38,9 @@ def run(application: Nexus, name: str, arguments: Given, demands: Demands | None
     return asyncio.run(_run(application, name, arguments, demands, noted))
 
 
-async def _run(application: Nexus, name: str, arguments: Given, demands: Demands | None, noted: Noted) -> Any:
+async def _run(
+    application: Nexus, name: str, arguments: Given, demands: Demands | None, noted: Noted | None
+) -> Any:
     REQUEST.set(new_request())
     async with application.running():
         return await application.runtime.invoke(
