@@ -7,11 +7,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TypeAlias
 
-from starlette.routing import BaseRoute, Match, Router
+from starlette.routing import Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from nexus.app import Nexus
-from nexus.channel import Channel
 from nexus.errors import ConfigurationError, MethodNotAllowed, NotFound, Unavailable
 from nexus_channels import asyncapi
 from nexus_channels.asgi import JSON, Reply, allow, answer, refuse, reply_json, root_of, rooted, route_path
@@ -78,12 +77,11 @@ class Host:
         self.app = app
         app.runtime.request_timeout = app.settings.request_timeout or None
         self.channels = app.load_channels()
-        self._router = Router(
-            routes=[ChannelRoute(channel, app) for channel in self.channels],
-            redirect_slashes=False,
-            default=self._own,
-            lifespan=lambda _: self.running(),
-        )
+        self._lifespan = Router(lifespan=lambda _: self.running()).lifespan
+        self._built: list[tuple[str, ASGIApp]] = [
+            (channel.path, channel.build(app.runtime, app.sessions, app.settings))
+            for channel in self.channels
+        ]
         paths = [channel.path for channel in self.channels]
         for path in paths:
             if not path.startswith("/") or path.endswith("/") or paths.count(path) > 1:
@@ -101,10 +99,22 @@ class Host:
         self._entered = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._entered or scope["type"] == "lifespan":
-            await self._router.app(scope, receive, send)
+        if scope["type"] == "lifespan":
+            await self._lifespan(scope, receive, send)
+        elif self._entered:
+            await self._served(scope, receive, send)
         else:
             await refuse(scope, receive, send, Unavailable("The application has not started.", remedy=_START))
+
+    async def _served(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """A channel has its path and everything below it, for requests and for websockets alike."""
+        path = route_path(scope)
+        for above, channel in self._built:
+            if path.startswith(above) and path[len(above) : len(above) + 1] in ("", "/"):
+                scope["root_path"] = scope.get("root_path", "") + above
+                await channel(scope, receive, send)
+                return
+        await self._own(scope, receive, send)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -160,27 +170,6 @@ class Host:
             return reply_json(content(self, root_of(scope)))
 
         return page
-
-
-class ChannelRoute(BaseRoute):
-    """A channel's path and everything below it, for requests and for websockets alike."""
-
-    def __init__(self, channel: Channel, app: Nexus) -> None:
-        self._path = channel.path
-        self._below = channel.path + "/"
-        self._channel: ASGIApp = channel.build(app.runtime, app.sessions, app.settings)
-
-    def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        root: str = scope.get("root_path", "")
-        path: str = scope["path"]
-        if root:
-            path = path.removeprefix(root)
-        if path == self._path or path.startswith(self._below):
-            return Match.FULL, {"root_path": root + self._path}
-        return Match.NONE, {}
-
-    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._channel(scope, receive, send)
 
 
 def _index(host: Host, root: str) -> dict[str, object]:
