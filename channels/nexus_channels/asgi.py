@@ -208,10 +208,10 @@ def query_pairs(query: bytes) -> list[tuple[str, str]]:
 
 def has_body(scope: Scope) -> bool:
     """Whether a request comes with a body, as far as its headers say."""
-    return any(
-        name == b"transfer-encoding" or (name == b"content-length" and value != b"0")
-        for name, value in scope["headers"]
-    )
+    for name, value in scope["headers"]:
+        if name == b"transfer-encoding" or (name == b"content-length" and value != b"0"):
+            return True
+    return False
 
 
 async def _rest_of(first: bytes, receive: Receive, limit: int) -> bytes:

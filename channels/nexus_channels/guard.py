@@ -206,6 +206,8 @@ def _is_foreign(address: str) -> bool:
 
 
 def _credential(headers: dict[bytes, bytes]) -> str | None:
+    if b"authorization" not in headers and b"x-api-key" not in headers:
+        return None
     scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
     if scheme.lower() != b"bearer" or not token:
         token = headers.get(b"x-api-key", b"")

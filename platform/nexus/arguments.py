@@ -29,6 +29,7 @@ _PATH = re.compile(r" - at `(?:key in )?\$(?P<path>.*)`$")
 _STEP = re.compile(r"\.([^.\[]+)|\[(\d+|\.\.\.)\]")
 _SHOWN = 60
 _MOMENTS = (inspect.DateTimeType, inspect.DateType, inspect.TimeType, inspect.TimeDeltaType)
+_PLAIN_INTEGER = inspect.IntType()
 _STRUCTURED = (
     inspect.AnyType,
     inspect.DictType,
@@ -238,7 +239,10 @@ def text_reader(wanted: Any) -> Callable[[str], object]:
     if any(isinstance(kind, _MOMENTS) for kind in kinds):
         # Strictly, else a number would be taken for seconds.
         return lambda text: msgspec.convert(text, wanted, strict=text != "null")
-    return functools.partial(msgspec.convert, type=wanted, strict=False)
+    read = functools.partial(msgspec.convert, type=wanted, strict=False)
+    if _PLAIN_INTEGER not in kinds:
+        return read
+    return lambda text: int(text) if text.isdigit() and text.isascii() and len(text) < 19 else read(text)
 
 
 @functools.lru_cache(maxsize=4096)
