@@ -91,11 +91,11 @@ def _assignment(model: Model, name: str, op: str, value: object, where: str) -> 
         detail = f"'{op}' is not available yet" if op in _LATER else f"there is no operator '{op[:80]}'"
         hint = "" if op in _LATER else f". {did_you_mean(op, _OPERATORS)}"
         raise _problem(InvalidArguments.UNKNOWN, where, detail + hint)
-    names = [field.name for field in model.writable() if field.name != "id"]
-    if name not in names:
+    field = model.fields.get(name)
+    if field is None or field.automatic or name == "id":
+        names = [field.name for field in model.writable() if field.name != "id"]
         detail = f"{model.route} has no field '{name[:80]}' to write. {did_you_mean(name, names)}"
         raise _problem(InvalidArguments.UNKNOWN, where, detail.rstrip())
-    field = model.fields[name]
     kind = _OPERATORS[op]
     if op == "$unset":
         if not field.nullable:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, TypeVar
@@ -64,11 +64,13 @@ class Batch:
         return self.automatic["updated_at"]
 
     async def insert(self, rows: Sequence[Values], size: int = CHUNK) -> list[Any]:
-        """Insert records of one set of fields; their ids, in their order."""
+        """Insert records of one set of fields, whose values were checked; their ids, in their order."""
         columns = (*rows[0], *self.automatic) if rows else ()
+        encoders = [self.table.codecs[name].encode for name in rows[0]] if rows else []
+        made = list(self.automatic.values())
         ids: list[Any] = []
         for chunk in chunks(rows, size):
-            encoded = [[*self._encoded(row), *self.automatic.values()] for row in chunk]
+            encoded = [_encoded(encoders, row) + made for row in chunk]
             ids += await self.database.dialect.insert_many(
                 self.connection, self.table.table, columns, encoded, self.model.generates_id
             )
@@ -265,10 +267,6 @@ class Batch:
     def _list(self, ids: Sequence[Any]) -> object:
         return self.database.dialect.list_parameter([self.table.encode("id", key) for key in ids])
 
-    def _encoded(self, row: Values) -> Iterator[Any]:
-        fields, route = self.model.fields, self.model.route
-        return (self.table.encode(name, fields[name].check(route, value)) for name, value in row.items())
-
     def _decoded(self, name: str, value: Any) -> Any:
         decode = self.table.codecs[name].decode
         return value if decode is None or value is None else decode(value)
@@ -297,6 +295,13 @@ class Bulk:
 
 def chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
     return (items[start : start + size] for start in range(0, len(items), size))
+
+
+def _encoded(encoders: Sequence[Callable[[Any], Any] | None], row: Values) -> list[Any]:
+    return [
+        value if value is None or encode is None else encode(value)
+        for encode, value in zip(encoders, row.values(), strict=True)
+    ]
 
 
 def _form(changes: Iterable[Assignment]) -> Shape:

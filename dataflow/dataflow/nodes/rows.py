@@ -48,13 +48,16 @@ class Rows:
 
     def values(self, index: int | None, row: Mapping[str, Any]) -> dict[str, Any]:
         """The fields that the row gives, or that have a default, of their types. Raises InvalidArguments."""
+        fields, route = self._model.fields, self._model.route
+        values: dict[str, Any] = {}
         try:
             accepted = self._accept(row)
+            for name in accepted.__struct_fields__:
+                if (value := getattr(accepted, name)) is not UNSET:
+                    values[name] = fields[name].check(route, value)
         except InvalidArguments as failure:
             raise self._placed(index, failure) from None
-        names = accepted.__struct_fields__
-        given = {name: value for name in names if (value := getattr(accepted, name)) is not UNSET}
-        return {name: self._checked(index, name, value) for name, value in given.items()}
+        return values
 
     def one_key(self, row: Mapping[str, Any], names: tuple[str, ...]) -> tuple[Any, ...]:
         return self.key(None, row, names)
@@ -74,12 +77,6 @@ class Rows:
 
     def _called(self, index: int | None) -> str:
         return f"'{self._argument}'" if index is None else f"the record {index}"
-
-    def _checked(self, index: int | None, name: str, value: Any) -> Any:
-        try:
-            return self._model.fields[name].check(self._model.route, value)
-        except InvalidArguments as failure:
-            raise self._placed(index, failure) from None
 
     def _placed(self, index: int | None, failure: InvalidArguments) -> InvalidArguments:
         at, called = self._at(index), self._called(index)
