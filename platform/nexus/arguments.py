@@ -209,7 +209,6 @@ def _without_fractions(value: object) -> object:
     return value
 
 
-@functools.lru_cache(maxsize=1024)
 def pointer(*steps: str | int) -> str:
     """A JSON Pointer (RFC 6901)."""
     return "".join("/" + str(step).replace("~", "~0").replace("/", "~1") for step in steps)
