@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import shutil
 import sqlite3
 import tempfile
@@ -15,31 +14,23 @@ from pathlib import Path
 from typing import Any
 
 import aiosqlite
-import msgspec
 import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite as sqlite_sql
 
-from dataflow import lists
 from dataflow.dialects import sqlite_log, sqlite_types
 from dataflow.dialects.address import Settings
-from dataflow.dialects.base import Codec, Done, Found
+from dataflow.dialects.base import Codec, Found
 from dataflow.dialects.ddl import insert_one, quoted
 from dataflow.dialects.filter_sql import FilterSql
-from dataflow.dialects.log import NOBODY, Identity, Log, identity
-from dataflow.dialects.numbering import used_up
+from dataflow.dialects.log import Log
+from dataflow.dialects.sqlite_connection import BUSY_MS, SqliteConnection
 from dataflow.dialects.sqlite_errors import translated
 from dataflow.dialects.sqlite_filters import SqliteFilters, add_functions
-from dataflow.dialects.values import combined, json_text, named
-from dataflow.fields import INT_MAX, Field, Kind
+from dataflow.dialects.values import combined, json_text
+from dataflow.fields import Field, Kind
 from dataflow.model import Model
 from nexus.block import finish
-from nexus.call import Call
-from nexus.errors import DatabaseUrlError, NexusError, Unavailable
-from nexus.ports import Isolation
-
-_BUSY_MS = 5000
-_TRY_AGAIN = 0.02
-_INTERRUPT = 0.02
+from nexus.errors import DatabaseUrlError
 
 
 def _arranged(
@@ -49,15 +40,6 @@ def _arranged(
         return rows
     places = [columns.index(name.removeprefix("v_")) for name in names]
     return [[row[place] for place in places] for row in rows]
-
-
-def _on_json(change: Callable[[Any, Any], Any]) -> Callable[[str | None, str], str | None]:
-    def changed(stored: str | None, elements: str) -> str | None:
-        known = None if stored is None else msgspec.json.decode(stored)
-        result = change(known, msgspec.json.decode(elements))
-        return None if result is None else json_text(result)
-
-    return changed
 
 
 class Sqlite:
@@ -253,7 +235,7 @@ class Sqlite:
         try:
             await add_functions(connection._driver)
             await connection.become_exact()
-            await connection.fetch(f"PRAGMA busy_timeout = {_BUSY_MS}")
+            await connection.fetch(f"PRAGMA busy_timeout = {BUSY_MS}")
             await connection.write_ahead()
             await connection.fetch(f"PRAGMA synchronous = {self._synchronous}")
             if self._cache_kb is not None:  # below zero it is a size, and not a number of pages
@@ -270,208 +252,6 @@ async def _ended(thread: threading.Thread) -> None:
     """Return when a thread that was told to end has done so."""
     while thread.is_alive():  # noqa: ASYNC110
         await asyncio.sleep(0.001)
-
-
-def _calmed(connection: sqlite3.Connection) -> None:
-    """An interruption that came when nothing ran any more holds until the next statement begins: without one
-    the closing would be interrupted, and leave the log behind."""
-    with contextlib.suppress(sqlite3.Error):
-        connection.execute("SELECT 1").fetchone()
-
-
-def _nothing() -> None:
-    """Something for the thread to end after everything else."""
-
-
-class SqliteConnection:
-    """One connection and its thread, which runs statements in the order they were given."""
-
-    __slots__ = ("_busy", "_driver", "_known", "_serving", "_who", "caller", "seen_version", "wal")
-
-    def __init__(self, driver: aiosqlite.Connection, path: Path) -> None:
-        self.caller: Call | None = None
-        self.wal = f"{path}-wal"
-        self.seen_version: int | None = None  # of the data, when this connection looked last
-        self._driver = driver
-        self._serving: Call | None = None  # whose statement the thread is running
-        self._known: Call | None = None  # whose identity this is
-        self._who: Identity = NOBODY
-        self._busy = False
-
-    async def fetch(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
-        # As `_on_thread`, which would be one more coroutine on the way of every request.
-        try:
-            rows: list[Any] = await self._driver._execute(  # type: ignore[no-untyped-call]
-                self._fetch, self.caller, sql, parameters
-            )
-        except asyncio.CancelledError:
-            await finish(self._interrupted())
-            raise
-        except (sqlite3.Error, OverflowError, UnicodeEncodeError) as failure:
-            raise await self._told(failure) from failure
-        return rows
-
-    async def fetch_each(self, sql: str, rows: Sequence[Sequence[Any]]) -> list[Any]:
-        """Run one statement for each of `rows`; all the rows that they give."""
-        return await self._on_thread(self._fetch_each, sql, rows)
-
-    async def execute_each(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
-        await self._on_thread(self._fetch_each, sql, rows)
-
-    async def _on_thread(
-        self, work: Callable[..., list[Any]], sql: str, parameters: Sequence[Any]
-    ) -> list[Any]:
-        try:
-            # The caller goes along with its statement: a cancelled one may still run when the next begins.
-            rows: list[Any] = await self._driver._execute(  # type: ignore[no-untyped-call]
-                work, self.caller, sql, parameters
-            )
-        except asyncio.CancelledError:
-            await finish(self._interrupted())
-            raise
-        except (sqlite3.Error, OverflowError, UnicodeEncodeError) as failure:
-            raise await self._told(failure) from failure
-        return rows
-
-    async def _told(self, failure: Exception) -> NexusError:
-        """Our error. SQLite calls it a full disk, too, when it cannot number another record."""
-        if getattr(failure, "sqlite_errorname", "") == "SQLITE_FULL":
-            last = f"SELECT 1 FROM sqlite_sequence WHERE seq = {INT_MAX}"
-            with contextlib.suppress(sqlite3.Error):  # a table that there is only where records are numbered
-                if await self._driver._execute(self._fetch, None, last, ()):  # type: ignore[no-untyped-call]
-                    return used_up()
-        return translated(failure)
-
-    @property
-    def usable(self) -> bool:
-        return True
-
-    async def write_ahead(self) -> None:
-        """Use the write-ahead log. The first to open a file changes the file for that, and others who come
-        at the same moment are refused at once, whatever the time limit for locks is: so they try again."""
-        clock = asyncio.get_running_loop().time
-        until = clock() + _BUSY_MS / 1000
-        while True:
-            try:
-                await self.fetch("PRAGMA journal_mode = WAL")
-                return
-            except Unavailable:
-                if clock() > until:
-                    raise
-                await asyncio.sleep(_TRY_AGAIN)
-
-    async def execute(self, sql: str, parameters: Sequence[Any] = ()) -> Done:
-        ((found, key),) = await self._on_thread(self._execute, sql, parameters)
-        return Done(found, key)
-
-    async def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
-        names, *rows = await self._on_thread(self._query, sql, parameters)
-        return named(names, rows)
-
-    async def run(self, sql: str) -> None:
-        await self.fetch(sql)
-
-    async def begin(self, *, write: bool, isolation: Isolation | None = None) -> None:
-        # Every transaction here is serializable, and so at least what was asked for.
-        await self.fetch("BEGIN IMMEDIATE" if write else "BEGIN")
-
-    async def commit(self) -> None:
-        await self.fetch("COMMIT")
-
-    async def rollback(self) -> None:
-        if self._driver.in_transaction:
-            await self.fetch("ROLLBACK")
-
-    async def close(self) -> None:
-        if (
-            self._busy
-        ):  # else it would be the closing itself that is interrupted, and the log would stay behind
-            await self._driver.interrupt()
-        await self._driver._execute(_calmed, self._driver._conn)  # type: ignore[no-untyped-call]
-        await self._driver.close()
-
-    async def _interrupted(self) -> None:
-        """Return when the thread has ended what it was given, which it is told to end at once."""
-        last = asyncio.ensure_future(self._driver._execute(_nothing))  # type: ignore[no-untyped-call]
-        while not last.done():  # more than once: the statement may have been waiting still
-            await self._driver.interrupt()
-            await asyncio.wait([last], timeout=_INTERRUPT)
-        last.result()
-
-    async def become_exact(self) -> None:
-        """Have this connection reckon decimals."""
-        await self._driver._execute(  # type: ignore[no-untyped-call]
-            sqlite_types.add_functions, self._driver._conn
-        )
-
-    async def become_writer(self, *, make: bool) -> None:
-        """Have this connection's changes say who made them; make the log's tables if they are missing."""
-        tables = await self.fetch("SELECT count(*) FROM sqlite_master WHERE name LIKE 'dataflow_changes%'")
-        if tables[0][0] < len(sqlite_log.SYSTEM_TABLES):
-            if not make:
-                return
-            await self.begin(write=True)
-            for sql in (*sqlite_log.SYSTEM_TABLES, sqlite_log.FIRST_HEAD):
-                await self.fetch(sql)
-            await self.commit()
-        if make and not await self.keeps_requests():
-            await self.begin(write=True)
-            await self.keep_requests()
-            await self.commit()
-        await self._driver.create_function(sqlite_log.CALLER, 1, self._about_caller)
-        for change in (lists.push, lists.add, lists.pull):
-            name, function = f"nexus_{change.__name__}", _on_json(change)
-            await self._driver.create_function(name, 2, function, deterministic=True)
-        await self.fetch(sqlite_log.stamp_sql(await self._log_columns()))
-
-    async def keep_requests(self) -> None:
-        """Add their column to a log that was made before they were kept. It takes a transaction."""
-        if not await self.keeps_requests():
-            await self.fetch(sqlite_log.REQUEST)
-
-    async def keeps_requests(self) -> bool:
-        return "request" in await self._log_columns()
-
-    async def _log_columns(self) -> list[str]:
-        return [
-            name for (name,) in await self.fetch("SELECT name FROM pragma_table_info('dataflow_changes')")
-        ]
-
-    def _fetch(self, caller: Call | None, sql: str, parameters: Sequence[Any]) -> list[Any]:
-        self._serving, self._busy = caller, True
-        try:
-            return self._driver._conn.execute(sql, parameters).fetchall()
-        finally:
-            self._busy = False
-
-    def _query(self, caller: Call | None, sql: str, parameters: Sequence[Any]) -> list[Any]:
-        self._serving, self._busy = caller, True
-        try:
-            cursor = self._driver._conn.execute(sql, parameters)
-            return [[column[0] for column in cursor.description or ()], *cursor.fetchall()]
-        finally:
-            self._busy = False
-
-    def _fetch_each(self, caller: Call | None, sql: str, rows: Sequence[Sequence[Any]]) -> list[Any]:
-        self._serving, self._busy = caller, True
-        try:
-            execute = self._driver._conn.execute
-            return [row for parameters in rows for row in execute(sql, parameters).fetchall()]
-        finally:
-            self._busy = False
-
-    def _execute(self, caller: Call | None, sql: str, parameters: Sequence[Any]) -> list[Any]:
-        self._serving, self._busy = caller, True
-        try:
-            cursor = self._driver._conn.execute(sql, parameters)
-            return [(cursor.rowcount, cursor.lastrowid or 0)]
-        finally:
-            self._busy = False
-
-    def _about_caller(self, part: int) -> str | None:
-        if self._serving is not self._known:
-            self._known, self._who = self._serving, identity(self._serving)
-        return self._who[part] or None
 
 
 def sqlite_from(path: str | None, settings: Settings) -> Sqlite:
