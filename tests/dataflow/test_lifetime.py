@@ -120,7 +120,7 @@ asyncio.run(main())
 async def test_a_database_locked_by_another_is_unavailable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dataflow.dialects.sqlite._BUSY_MS", 50)
+    monkeypatch.setattr("dataflow.dialects.sqlite.BUSY_MS", 50)
     db = DataFlow(f"sqlite:///{tmp_path / 'x.db'}")
     db.model(type("Product", (), {"__annotations__": {"name": str}}))
     app = Nexus(db)

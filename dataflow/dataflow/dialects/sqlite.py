@@ -26,6 +26,7 @@ from dataflow.dialects.log import Log
 from dataflow.dialects.sqlite_connection import BUSY_MS, SqliteConnection
 from dataflow.dialects.sqlite_errors import translated
 from dataflow.dialects.sqlite_filters import SqliteFilters, add_functions
+from dataflow.dialects.sqlite_short import LongReads
 from dataflow.dialects.values import combined, json_text
 from dataflow.fields import Field, Kind
 from dataflow.model import Model
@@ -66,6 +67,7 @@ class Sqlite:
         self.log = sqlite_log.SqliteLog()
         self.database = "memory" if path is None else Path(path).stem
         self._cache_kb = None if cache_mb is None else int(cache_mb * 1024)
+        self._long_reads = LongReads()
         self._remove: Callable[[], object] = lambda: None
         if path is None:
             # A private file behaves as any other database does; a real :memory: has one connection only.
@@ -153,7 +155,9 @@ class Sqlite:
         return None  # it keeps no number of rows but by counting them
 
     async def open_reader(self) -> SqliteConnection:
-        return await self._open("PRAGMA query_only = ON")
+        connection = await self._open("PRAGMA query_only = ON")
+        connection.read_shortly(self._long_reads)
+        return connection
 
     async def open_writer(self) -> SqliteConnection:
         connection = await self._open("PRAGMA recursive_triggers = ON", "PRAGMA foreign_keys = ON")
@@ -223,7 +227,9 @@ class Sqlite:
     async def _open(self, *pragmas: str) -> SqliteConnection:
         if not self.path.parent.is_dir():
             raise translated(sqlite3.OperationalError(f"no folder '{self.path.parent}'"))
-        driver = aiosqlite.connect(self.path, isolation_level=None, cached_statements=512)
+        driver = aiosqlite.connect(
+            self.path, isolation_level=None, cached_statements=512, check_same_thread=False
+        )
         driver._thread.daemon = True  # a program that forgets to close must still be able to end
         try:
             connection = SqliteConnection(await driver, self.path)

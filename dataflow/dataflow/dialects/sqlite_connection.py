@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import sqlite3
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from dataflow.dialects.base import Done
 from dataflow.dialects.log import NOBODY, Identity, identity
 from dataflow.dialects.numbering import used_up
 from dataflow.dialects.sqlite_errors import translated
+from dataflow.dialects.sqlite_short import LongReads, ShortReads
 from dataflow.dialects.values import json_text, named
 from dataflow.fields import INT_MAX
 from nexus.block import finish
@@ -32,9 +34,10 @@ _INTERRUPT = 0.02
 
 
 class SqliteConnection:
-    """One connection and its thread, which runs statements in the order they were given."""
+    """One connection and its thread, which runs statements in the order they were given; but for short reads,
+    which are done at once."""
 
-    __slots__ = ("_busy", "_driver", "_known", "_serving", "_who", "caller", "seen_version", "wal")
+    __slots__ = ("_busy", "_driver", "_known", "_serving", "_short", "_who", "caller", "seen_version", "wal")
 
     def __init__(self, driver: aiosqlite.Connection, path: Path) -> None:
         self.caller: Call | None = None
@@ -45,19 +48,21 @@ class SqliteConnection:
         self._known: Call | None = None  # whose identity this is
         self._who: Identity = NOBODY
         self._busy = False
+        self._short: ShortReads | None = None
+
+    def read_shortly(self, long: LongReads) -> None:
+        """From now on it is asked for nothing but to read, one statement after the other."""
+        self._short = ShortReads(self._driver._conn, long, BUSY_MS)
 
     async def fetch(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
-        # As `_on_thread`, which would be one more coroutine on the way of every request.
-        try:
-            rows: list[Any] = await self._driver._execute(  # type: ignore[no-untyped-call]
-                self._fetch, self.caller, sql, parameters
-            )
-        except asyncio.CancelledError:
-            await finish(self._interrupted())
-            raise
-        except (sqlite3.Error, OverflowError, UnicodeEncodeError) as failure:
-            raise await self._told(failure) from failure
-        return rows
+        if self._short is not None:
+            try:
+                rows = self._short.fetch(sql, parameters)
+            except (sqlite3.Error, OverflowError, UnicodeEncodeError) as failure:
+                raise translated(failure) from failure
+            if rows is not None:
+                return rows
+        return await self._on_thread(self._fetch, sql, parameters)
 
     async def fetch_each(self, sql: str, rows: Sequence[Sequence[Any]]) -> list[Any]:
         """Run one statement for each of `rows`; all the rows that they give."""
@@ -69,6 +74,8 @@ class SqliteConnection:
     async def _on_thread(
         self, work: Callable[..., list[Any]], sql: str, parameters: Sequence[Any]
     ) -> list[Any]:
+        if self._short is not None:
+            work = functools.partial(_patiently, self._short, work)
         try:
             # The caller goes along with its statement: a cancelled one may still run when the next begins.
             rows: list[Any] = await self._driver._execute(  # type: ignore[no-untyped-call]
@@ -240,3 +247,8 @@ def _calmed(connection: sqlite3.Connection) -> None:
 
 def _nothing() -> None:
     """Something for the thread to end after everything else."""
+
+
+def _patiently(short: ShortReads, work: Callable[..., list[Any]], *given: Any) -> list[Any]:
+    with short.patient():
+        return work(*given)
