@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import math
 import urllib.parse
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TypeAlias
 
 import msgspec
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from nexus.errors import (
     InvalidInput,
@@ -38,6 +38,46 @@ _RETRY_AFTER = b"1"
 _MOST_ARGUMENTS = 200
 
 
+Whole: TypeAlias = Callable[[int, list[Header], bytes], bool]
+WHOLE = "nexus.whole"
+"""An extension of ASGI that our server has; its `send` is a Whole. That sends a response that is complete at
+once, without the messages and the checks that parts of one need; or says False where it cannot be."""
+
+HEADERS = "nexus.headers"
+"""Where in a scope its headers are by name, if nothing has changed them since."""
+
+_STARTS = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start"})
+
+
+class Sending:
+    """The `send` of a request: adds headers to its response, and keeps what `status` it began with; 0 before
+    that."""
+
+    __slots__ = ("_added", "_send", "_whole", "status")
+
+    def __init__(self, send: Send, added: list[Header], whole: Whole | None) -> None:
+        self._send = send
+        self._added = added
+        self._whole = whole
+        self.status = 0
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] in _STARTS:
+            self.status = message.get("status", 101)
+            message["headers"] = [*message.get("headers", ()), *self._added]
+        await self._send(message)
+
+    def at_once(self, reply: Reply) -> bool:
+        """Send a whole response, if the server can; else False."""
+        if self._whole is None:
+            return False
+        status, body, headers = reply
+        if not self._whole(status, headers + self._added, body):
+            return False
+        self.status = status
+        return True
+
+
 class Disconnected(Exception):
     """The client went away before all of its request had come."""
 
@@ -47,6 +87,8 @@ async def answer(send: Send, reply: Reply, *, head: bool = False) -> None:
     status, body, headers = reply
     if status not in (204, 304):
         headers.append((b"content-length", b"%d" % len(body)))
+    if type(send) is Sending and not head and send.at_once(reply):
+        return
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": b"" if head else body})
 
@@ -113,7 +155,7 @@ async def read_body(scope: Scope, receive: Receive, limit: int, *, rows: bool = 
 
     Raises TooLarge as soon as the limit is passed, UnsupportedMedia for what is not declared as
     JSON, Disconnected when it does not come to its end."""
-    headers: dict[bytes, bytes] = dict(scope["headers"])
+    headers = headers_of(scope)
     declared = headers.get(b"content-length")
     if declared is not None and _length(declared) > limit:
         raise _too_large(limit)
@@ -206,12 +248,16 @@ def query_pairs(query: bytes) -> list[tuple[str, str]]:
         raise InvalidInput(f"The query holds more than {_MOST_ARGUMENTS} arguments.") from None
 
 
+def headers_of(scope: Scope) -> dict[bytes, bytes]:
+    """The headers by name; of one that is repeated, the last."""
+    known: dict[bytes, bytes] | None = scope.get(HEADERS)
+    return dict(scope["headers"]) if known is None else known
+
+
 def has_body(scope: Scope) -> bool:
     """Whether a request comes with a body, as far as its headers say."""
-    for name, value in scope["headers"]:
-        if name == b"transfer-encoding" or (name == b"content-length" and value != b"0"):
-            return True
-    return False
+    headers = headers_of(scope)
+    return b"transfer-encoding" in headers or headers.get(b"content-length", b"0") != b"0"
 
 
 async def _rest_of(first: bytes, receive: Receive, limit: int) -> bytes:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from nexus.config import Settings, is_loopback
 from nexus.errors import (
@@ -23,7 +23,18 @@ from nexus.errors import (
 )
 from nexus.request import REQUEST, new_request, request_of
 from nexus.session import Session, Sessions
-from nexus_channels.asgi import Header, answer, refuse, route_path, unexpected
+from nexus_channels.asgi import (
+    HEADERS,
+    WHOLE,
+    Header,
+    Sending,
+    Whole,
+    answer,
+    refuse,
+    rooted,
+    route_path,
+    unexpected,
+)
 from nexus_channels.pages import PAGES
 from nexus_channels.web.access import log_access
 from nexus_channels.web.compression import compressing
@@ -34,7 +45,7 @@ READINESS = frozenset({"/readyz", "/ready"})
 OPEN_PATHS = frozenset({"/", "/livez", "/health", *READINESS, *PAGES})
 """What is answered without a credential, however often."""
 
-_STARTS = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start"})
+_NONE: dict[str, Any] = {}
 _SAFE = frozenset({"GET", "HEAD"})
 _ONCE = frozenset({b"host", b"authorization", b"x-api-key", b"content-type"})
 _DEFAULT_PORTS = {b"http": b":80", b"https": b":443"}
@@ -56,9 +67,11 @@ class Guard:
         settings: Settings | None = None,
         *,
         is_open: Callable[[Scope], bool] = lambda _: False,
+        plain: bool = False,
     ) -> None:
         """`is_open` says which addresses beside OPEN_PATHS are answered without a credential; one that is
-        shown there is looked at."""
+        shown there is looked at. `plain` says that nothing stands between here and what answers, and changes
+        requests or responses."""
         settings = settings or Settings()
         self._app = app
         self._sessions = sessions
@@ -66,6 +79,7 @@ class Guard:
         self._cors = Cors(settings.cors_origins, open_to_all=sessions.open) if settings.cors_origins else None
         self._rates = Rates(rate_from(settings.rate_limit)) if settings.rate_limit else None
         self._compress = settings.compression
+        self._plain = plain and not settings.compression
         self._logs = settings.access_log
         self.draining = False
         """Set by a server that ends soon, and so is not ready."""
@@ -77,66 +91,60 @@ class Guard:
             await self._app(scope, receive, send)
             return
         begun = time.perf_counter() if self._logs else 0.0
+        if scope.get("root_path"):
+            scope = rooted(scope)
         headers: dict[bytes, bytes] = dict(scope["headers"])
         given, trace = headers.get(b"x-request-id"), headers.get(b"traceparent")
         request = new_request() if given is trace is None else request_of(given, trace)
         scope["nexus.request"] = request
         added: list[Header] = [(b"x-request-id", request.encode())]
-        status = 0
+        whole: Whole | None = None
+        if self._plain:
+            scope[HEADERS] = headers
+            whole = scope.get("extensions", _NONE).get(WHOLE, _NONE).get("send")
         http = scope["type"] == "http"
         if http:
             if self._cors is not None:
                 added += self._cors.headers(headers.get(b"origin"))
             if self._compress:
                 send = compressing(scope, headers, send)
-
-        async def identified(message: Message) -> None:
-            nonlocal status
-            if message["type"] in _STARTS:
-                status = message.get("status", 101)
-                message["headers"] = [*message.get("headers", ()), *added]
-            await send(message)
-
+        sending = Sending(send, added, whole)
         before = REQUEST.set(request)
         try:
             try:
                 self._check_sender(scope, headers)
                 if http and self._cors is not None and is_preflight(scope["method"], headers):
-                    await answer(identified, self._cors.preflight())
+                    await answer(sending, self._cors.preflight())
                     return
                 path = route_path(scope)
                 if path not in OPEN_PATHS:
-                    await self._identify(scope, headers, added)
+                    credential = _credential(headers)
+                    if credential is None and not self._sessions.open and self._is_open(scope):
+                        pass  # nobody in particular
+                    elif self._rates is None:
+                        scope["nexus.session"] = await self._sessions.resolve(credential)
+                    else:
+                        scope["nexus.rates"] = self._rates
+                        scope["nexus.session"] = await self._counted(self._rates, scope, credential, added)
                 elif self.draining and path in READINESS:
                     raise Unavailable("The server is closing.")
             except NexusError as failure:
-                await refuse(scope, receive, identified, failure)
+                await refuse(scope, receive, sending, failure)
                 return
-            await self._app(scope, receive, identified)
+            await self._app(scope, receive, sending)
         except asyncio.CancelledError:
-            if not status:
-                await refuse(scope, receive, identified, Unavailable("The server is closing."))
+            if not sending.status:
+                await refuse(scope, receive, sending, Unavailable("The server is closing."))
             if not self.closing:
                 raise
         except Exception as failure:
             problem = unexpected(scope, failure)
-            if not status:
-                await refuse(scope, receive, identified, problem)
+            if not sending.status:
+                await refuse(scope, receive, sending, problem)
         finally:
             REQUEST.reset(before)
             if self._logs:
-                log_access(scope, status, time.perf_counter() - begun)
-
-    async def _identify(self, scope: Scope, headers: dict[bytes, bytes], added: list[Header]) -> None:
-        """Find out who asks, and count it."""
-        credential = _credential(headers)
-        if credential is None and not self._sessions.open and self._is_open(scope):
-            return
-        if self._rates is None:
-            scope["nexus.session"] = await self._sessions.resolve(credential)
-        else:
-            scope["nexus.rates"] = self._rates
-            scope["nexus.session"] = await self._counted(self._rates, scope, credential, added)
+                log_access(scope, sending.status, time.perf_counter() - begun)
 
     async def _counted(
         self, rates: Rates, scope: Scope, credential: str | None, added: list[Header]

@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from nexus.app import Nexus
 from nexus.errors import ConfigurationError, MethodNotAllowed, NotFound, Unavailable
 from nexus_channels import asyncapi
-from nexus_channels.asgi import JSON, Reply, allow, answer, refuse, reply_json, root_of, rooted, route_path
+from nexus_channels.asgi import JSON, Reply, allow, answer, refuse, reply_json, root_of, route_path
 from nexus_channels.beside import Beside
 from nexus_channels.guard import Guard
 from nexus_channels.mcp.channel import McpChannel
@@ -24,7 +24,7 @@ from nexus_channels.readiness import Readiness
 Page: TypeAlias = Callable[[Scope], Awaitable[Reply]]
 
 
-class Application:
+class Application(Guard):
     """What any ASGI server can serve, and any ASGI application mount; ours serves it.
 
     A server that speaks the lifespan protocol starts and ends what it needs. What it is mounted into
@@ -36,15 +36,10 @@ class Application:
         self.host = Host(app)
         beside = self.host.beside
         inside = beside.wrap(self.host)
+        plain = inside is self.host
         if mcp_port is not None:
             inside = McpPort(inside, mcp_port)
-        self.guard = Guard(inside, app.sessions, app.settings, is_open=beside.is_open)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
-            await self.host(scope, receive, send)
-        else:
-            await self.guard(rooted(scope), receive, send)
+        super().__init__(inside, app.sessions, app.settings, is_open=beside.is_open, plain=plain)
 
     @asynccontextmanager
     async def lifespan(self, outer: object = None) -> AsyncIterator[None]:
@@ -99,15 +94,13 @@ class Host:
         self._entered = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """A channel has its path and everything below it, for requests and for websockets alike."""
         if scope["type"] == "lifespan":
             await self._lifespan(scope, receive, send)
-        elif self._entered:
-            await self._served(scope, receive, send)
-        else:
+            return
+        if not self._entered:
             await refuse(scope, receive, send, Unavailable("The application has not started.", remedy=_START))
-
-    async def _served(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """A channel has its path and everything below it, for requests and for websockets alike."""
+            return
         path = route_path(scope)
         for above, channel in self._built:
             if path.startswith(above) and path[len(above) : len(above) + 1] in ("", "/"):

@@ -94,7 +94,7 @@ class _Server(uvicorn.Server):
         self.mcp_url = _url(listeners[1]) if len(listeners) > 1 else ""
         self._announce = announce
         self._signals = signals
-        self._guard = served.guard
+        self._guard = served
         self._protocol = protocol_for(app.settings.receive_timeout, app.settings.body_limit)
         self._deadline: threading.Timer | None = None
         super().__init__(

@@ -311,7 +311,7 @@ class TestAnyServer:
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.1):
                     await client.post("/api/workflows/wait/execute")
-            asgi.guard.closing = True
+            asgi.closing = True
             waiting = asyncio.create_task(client.post("/api/workflows/wait/execute"))
             await asyncio.sleep(0.05)
             waiting.cancel()

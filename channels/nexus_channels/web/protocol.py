@@ -3,16 +3,17 @@ answers in our own form to what cannot be read."""
 
 from __future__ import annotations
 
+import functools
 import http
 from typing import Any, NoReturn
 
 import httptools
 from uvicorn.protocols.http.flow_control import FlowControl
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from nexus.errors import HeadersTooLarge, Malformed, NexusError, SlowRequest, TooLarge
 from nexus.request import new_request
-from nexus_channels.asgi import answer, has_body, reply_problem
+from nexus_channels.asgi import WHOLE, Header, answer, has_body, reply_problem
 
 HEADERS = 32_768
 """Bytes of the header fields of a request."""
@@ -81,6 +82,7 @@ class Protocol(HttpToolsProtocol):
             HttpToolsProtocol.on_headers_complete(self)
         else:
             HttpToolsProtocol.on_headers_complete(self)
+            self.scope["extensions"] = {WHOLE: {"send": functools.partial(_send_whole, self.cycle)}}
             self.headers = []  # what follows a body must not be taken for a header that was checked
         self._unknown, self._in_head = -1, False
         if self.draining:
@@ -199,6 +201,24 @@ class Protocol(HttpToolsProtocol):
             self.loop.call_later(_LINGER, self.transport.close)
         else:
             self.transport.close()
+
+
+def _send_whole(cycle: RequestResponseCycle, status: int, headers: list[Header], body: bytes) -> bool:
+    """What uvicorn does with the two messages of a response, where nothing is out of the ordinary. The
+    headers must say how long the body is."""
+    if cycle.flow.write_paused or cycle.disconnected or cycle.response_started or not cycle.keep_alive:
+        return False
+    lines = [b"%b: %b\r\n" % header for header in cycle.default_headers]
+    lines += [b"%b: %b\r\n" % header for header in headers]
+    head = b"".join(lines)
+    if head.count(b"\n") != len(lines) or head.count(b"\r") != len(lines) or b"\0" in head:
+        raise RuntimeError("A header of the response would be more than one line.")
+    cycle.response_started = cycle.response_complete = True
+    cycle.waiting_for_100_continue = False
+    cycle.transport.write(b"%b%b\r\n%b" % (STATUS_LINE[status], head, body))
+    cycle.message_event.set()
+    cycle.on_response()
+    return True
 
 
 def protocol_for(receive_timeout: float, largest_url: int) -> type[Protocol]:
