@@ -68,6 +68,10 @@ class Slots(Generic[C]):
     def waiting(self) -> int:
         return sum(not waiter.done() for waiter in self._waiters)
 
+    def at_once(self) -> C | None:
+        """What `take` would give without waiting for anything; None where it must be asked."""
+        return self._free.pop() if self._free and self._carefree else None
+
     async def take(self) -> C:
         if self._free and self._carefree:
             return self._free.pop()

@@ -74,10 +74,15 @@ class Store:
         scope = self._scope(call, table, deleted=deleted)
         lock = (lock and self._dialect.locks_reads) or self._locks(call)
         statement = self._by_key(table, scope, lock=lock)
-        rows = await self._run(call, statement, {"key": table.encode("id", key), **scope.values}, write=False)
+        bound = statement.bind({"key": table.encode("id", key), **scope.values})
+        if call.freely:
+            rows = await self._database.read(call, statement.sql, bound)
+        else:
+            async with call.connection(self._database, write=False) as connection:
+                rows = await connection.fetch(statement.sql, bound)
         if not rows:
             raise not_found(model, key)
-        return table.record(rows[0])
+        return table.records(rows)[0]
 
     async def list(
         self,
@@ -281,6 +286,8 @@ class Store:
         return table.record(rows[0])
 
     async def _run(self, call: Call, statement: Statement, values: Mapping[str, Any], *, write: bool) -> Rows:
+        if not write and call.freely:
+            return await self._database.read(call, statement.sql, statement.bind(values))
         async with call.connection(self._database, write=write) as connection:
             rows: Rows = await connection.fetch(statement.sql, statement.bind(values))
             if write:

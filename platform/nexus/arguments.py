@@ -29,7 +29,6 @@ _PATH = re.compile(r" - at `(?:key in )?\$(?P<path>.*)`$")
 _STEP = re.compile(r"\.([^.\[]+)|\[(\d+|\.\.\.)\]")
 _SHOWN = 60
 _MOMENTS = (inspect.DateTimeType, inspect.DateType, inspect.TimeType, inspect.TimeDeltaType)
-_PLAIN_INTEGER = inspect.IntType()
 _STRUCTURED = (
     inspect.AnyType,
     inspect.DictType,
@@ -240,9 +239,15 @@ def text_reader(wanted: Any) -> Callable[[str], object]:
         # Strictly, else a number would be taken for seconds.
         return lambda text: msgspec.convert(text, wanted, strict=text != "null")
     read = functools.partial(msgspec.convert, type=wanted, strict=False)
-    if _PLAIN_INTEGER not in kinds:
+    if not any(isinstance(kind, inspect.IntType) for kind in kinds):
         return read
-    return lambda text: int(text) if text.isdigit() and text.isascii() and len(text) < 19 else read(text)
+    digits = msgspec.json.Decoder(wanted).decode  # which knows its type already
+
+    def read_integer(text: str) -> object:
+        plain = text.isdigit() and text.isascii() and text[0] != "0"
+        return digits(text) if plain else read(text)
+
+    return read_integer
 
 
 @functools.lru_cache(maxsize=4096)

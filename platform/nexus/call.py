@@ -60,29 +60,17 @@ class Call:
     `dry` one, which is rolled back whatever happens; `affected` counts the records that it has written.
     """
 
-    __slots__ = (
-        "_around",
-        "_block",
-        "_run_id",
-        "_whole",
-        "affected",
-        "atomic",
-        "channel",
-        "deadline",
-        "demands",
-        "kept",
-        "loop",
-        "match",
-        "operation",
-        "over",
-        "progress",
-        "request",
-        "runtime",
-        "session",
-        "terms",
-        "unsure",
-        "written",
-    )
+    # What most calls never have is not set on each, as there is one for every request.
+    affected = 0
+    kept = False
+    match: Match | None = None
+    over = False
+    progress: Progress | None = None
+    unsure = False
+    _around: Call | None = None
+    _whole: Call | None = None  # what it is a part of
+    _block: Block | None = None
+    _run_id: str | None = None
 
     def __init__(
         self,
@@ -102,29 +90,30 @@ class Call:
         self.terms = terms or USUAL
         self.deadline = deadline
         self.demands = demands
-        self.affected = 0
         self.atomic = (
             terms is not None
             or (operation.atomic and operation.effect is Effect.RUN)
             or (demands.whole and operation.effect is not Effect.READ)
         )
-        self.kept = False
-        self.match: Match | None = None
-        self.over = False
-        self.progress: Progress | None = None
         self.request = REQUEST.get()
         self.written: set[Resource] = set()
         self.loop = asyncio.get_running_loop()
-        self.unsure = False
-        self._around: Call | None = None
-        self._whole: Call | None = None  # what it is a part of
-        self._block: Block | None = None
-        self._run_id: str | None = None
 
     @property
     def in_process(self) -> bool:
         """Whether who asked is a part of this program, and so sees its warnings."""
         return is_in_process(self.channel)
+
+    @property
+    def opened(self) -> bool:
+        """Whether there is a transaction, which is to be ended."""
+        return self._block is not None
+
+    @property
+    def freely(self) -> bool:
+        """Whether one statement of it that reads may use any connection, and there is nothing to tell of it
+        afterwards."""
+        return not (self.over or self.atomic or self._block is not None)
 
     @property
     def dry(self) -> bool:

@@ -46,7 +46,9 @@ class Policy:
     def check(self, session: Session, operation: Operation) -> None:
         """Raises Forbidden unless the session has the operation's permission, Unauthenticated when it has
         been revoked."""
-        scopes = self.current(session).scopes
+        if self._changed:
+            session = self.current(session)
+        scopes = session.scopes
         if ALL not in scopes and operation.permission not in scopes and operation.permission != ANYONE:
             raise Forbidden(
                 f"'{session.user}' may not use '{operation.name}'.",

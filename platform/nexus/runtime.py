@@ -7,7 +7,7 @@ import logging
 import random
 from typing import TYPE_CHECKING, Any
 
-from nexus.call import CURRENT, USUAL, Call, is_in_process
+from nexus.call import CURRENT, IN_PROCESS, USUAL, Call
 from nexus.deadline import deadline_in, until
 from nexus.demands import NONE, Demands, Noted, check_demands, check_matched
 from nexus.errors import InvalidInput, NexusError, Retryable
@@ -70,64 +70,63 @@ class Runtime:
                 remedy="Run it through the call that it is a part of.",
             )
         self.policy.check(session, operation)
-        in_process = is_in_process(channel)
+        in_process = channel == IN_PROCESS
         accepted = operation.arguments.accept(arguments, in_process=in_process)
         if timeout is None and not in_process and (demands is None or not demands.background):
             timeout = self.request_timeout
         work = Work(operation, arguments, accepted, session, channel, deadline_in(timeout), demands)
-        noted = noted or Noted()
         if demands is not None:
             check_demands(operation, demands, self.runs)
         if operation.asks_match is not None and not in_process:
             check_matched(operation, accepted, demands)
         if self.runs is not None and operation.recorded and not (demands is not None and demands.dry_run):
-            return await self.runs.run(self, work, noted)
+            return await self.runs.run(self, work, noted or Noted())
         if demands is not None and demands.key is not None and operation.effect is not Effect.READ:
-            return await self.keys.run(self, work, demands, noted)
+            return await self.keys.run(self, work, demands, noted or Noted())
         return await self.perform(work)
 
     async def perform(self, work: Work, run: Running | None = None) -> Any:
         """Run what was checked, begun anew where that may help, as this run."""
+        operation, accepted, deadline = work.operation, work.arguments, work.deadline
+        handler = operation.handler if work.once is None else work.once.handle
+        terms = None if work.once is None else USUAL  # what is done once is one transaction
         attempt = 1
         while True:
-            terms = None if work.once is None else USUAL  # what is done once is one transaction
             call = Call(
-                self, work.session, work.operation, work.channel, terms=terms, demands=work.demands or NONE
+                self, work.session, operation, work.channel, terms=terms, demands=work.demands or NONE
             )
             if work.demands is not None:
                 call.match = work.demands.match
             if run is not None:
                 run.begin(call)
+            before = CURRENT.set(call)
             try:
-                return await self._run(call, work, run)
-            except Retryable:
-                if attempt == ATTEMPTS or not call.repeatable or not await pause(attempt, work.deadline):
-                    raise
-            attempt += 1
-
-    async def _run(self, call: Call, work: Work, run: Running | None) -> Any:
-        operation, accepted, deadline = call.operation, work.arguments, work.deadline
-        handler = operation.handler if work.once is None else work.once.handle
-        before = CURRENT.set(call)
-        try:
-            if deadline is None:
-                result = await handler(call, accepted)
-            else:
-                async with until(deadline, f"'{operation.name}'"):
+                if deadline is None:
                     result = await handler(call, accepted)
-            if call.dry:
-                await call.rehearse()
+                else:
+                    async with until(deadline, f"'{operation.name}'"):
+                        result = await handler(call, accepted)
+                if call.dry:
+                    await call.rehearse()
+                    return result
+                call.check_affected()
+                if run is not None:
+                    await run.keep(call, result)
+                elif call.opened:
+                    await call.commit()
+                call.over = True
+            except BaseException as failure:
+                await call.rollback()
+                self.wake(call)  # a statement that committed by itself may precede the failure
+                again = isinstance(failure, Retryable) and attempt < ATTEMPTS and call.repeatable
+                if not again or not await pause(attempt, deadline):
+                    raise _outward(failure, operation.name) from failure
+            else:
+                self.wake(call)
                 return result
-            call.check_affected()
-            await (call.commit() if run is None else run.keep(call, result))
-        except BaseException as failure:
-            await call.rollback()
-            self.wake(call)  # a statement that committed by itself may precede the failure
-            raise _outward(failure, operation.name) from failure
-        finally:
-            CURRENT.reset(before)
-        self.wake(call)
-        return result
+            finally:
+                CURRENT.reset(before)
+            attempt += 1
 
     def wake(self, call: Call) -> None:
         """Tell the feed what a call has written, after its end."""

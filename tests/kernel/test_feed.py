@@ -333,10 +333,12 @@ asyncio.run(main())
         last = 0
         changes = aiter(followed)
         end = asyncio.ensure_future(_gather(writers))
-        while not (end.done() and last == await _last(tmp_path / "many.db")):
+        while True:
             if end.done() and doomed.returncode is None:
                 doomed.kill()
                 await doomed.wait()
+            if doomed.returncode is not None and last == await _last(tmp_path / "many.db"):
+                break
             async with asyncio.timeout(10):
                 change = await anext(changes)
             assert (change.prev, change.pos) == (last, last + 1)

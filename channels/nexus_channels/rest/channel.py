@@ -15,7 +15,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import quote
@@ -71,7 +71,7 @@ from nexus_channels.rest.stream import Streamed
 _COLLECTION = {"GET": "list", "POST": "create"}
 _RECORD = {"GET": "get", "PATCH": "update", "PUT": "update", "DELETE": "delete"}
 _IN_QUERY = frozenset({"GET", "DELETE"})
-_REPLAYED = "nexus.replayed"
+_NOTED = "nexus.noted"
 
 
 class RestChannel:
@@ -132,33 +132,34 @@ class Rest:
         if isinstance(reply, Streamed):
             await reply.send(send, head=head)
             return
-        if _REPLAYED in scope:
+        noted: Noted | None = scope.get(_NOTED)
+        if noted is not None and noted.replayed:
             reply[2].append((b"idempotency-replayed", b"true"))
         await answer(send, as_preferred(scope, reply), head=head)
 
-    async def _reply(self, scope: Scope, receive: Receive, method: str) -> Reply | Streamed:
+    def _reply(self, scope: Scope, receive: Receive, method: str) -> Awaitable[Reply | Streamed]:
         path = path_below(scope)
         if not path:
             return self._overview(scope, method)
         name, slash, below = path[1:].partition("/")
         if slash:
             if name == "workflows":
-                return await self._workflow(scope, receive, method, below)
+                return self._workflow(scope, receive, method, below)
             if name == RUNS and below.endswith(CANCEL):
-                return await self._cancel(scope, receive, method, unquoted(below.removesuffix(CANCEL)))
+                return self._cancel(scope, receive, method, unquoted(below.removesuffix(CANCEL)))
             if not below or "/" in below:
                 raise _nothing_at(scope)
-            return await self._record(scope, receive, method, unquoted(name), unquoted(below))
+            return self._record(scope, receive, method, unquoted(name), unquoted(below))
         resource, colon, verb = name.partition(":")
         if colon and not resource and verb in self._registry:
-            return await self._alone(scope, receive, method, unquoted(verb))
+            return self._alone(scope, receive, method, unquoted(verb))
         if colon:
-            return await self._custom(scope, receive, method, unquoted(resource), unquoted(verb))
+            return self._custom(scope, receive, method, unquoted(resource), unquoted(verb))
         if name == "workflows":
             return self._workflows(scope, method)
         if name == "session":
             return self._session(scope, method)
-        return await self._collection(scope, receive, method, unquoted(resource))
+        return self._collection(scope, receive, method, unquoted(resource))
 
     async def _collection(
         self, scope: Scope, receive: Receive, method: str, resource: str
@@ -256,7 +257,7 @@ class Rest:
         _allow_only(scope, method, ("POST",))
         return reply_json(await self._run(scope, receive, method, operation, run))
 
-    def _overview(self, scope: Scope, method: str) -> Reply:
+    async def _overview(self, scope: Scope, method: str) -> Reply:
         _allow_only(scope, method, ("GET",))
         _take_no_arguments(scope, "api")
         root = root_of(scope)
@@ -269,12 +270,12 @@ class Rest:
         ]
         return reply_json({"resources": resources, "workflows": workflows})
 
-    def _workflows(self, scope: Scope, method: str) -> Reply:
+    async def _workflows(self, scope: Scope, method: str) -> Reply:
         _allow_only(scope, method, ("GET",))
         _take_no_arguments(scope, "workflows")
         return reply_json([_summary(o) for o in self._registry.standing()])
 
-    def _session(self, scope: Scope, method: str) -> Reply:
+    async def _session(self, scope: Scope, method: str) -> Reply:
         _allow_only(scope, method, ("GET",))
         _take_no_arguments(scope, "session")
         session: Session = scope["nexus.session"]
@@ -302,7 +303,7 @@ class Rest:
             raise _nothing_at(scope)
         raise _not_allowed(scope, method, placed)
 
-    async def _run(
+    def _run(
         self,
         scope: Scope,
         receive: Receive,
@@ -310,49 +311,57 @@ class Rest:
         operation: Operation,
         record: str | None = None,
         asked: Asked | None = None,
-    ) -> Any:
-        arguments: dict[str, object] | bytes
-        if method in _IN_QUERY:
-            if has_body(scope):
-                raise _no_body(method)
-            arguments = self._query_arguments(scope, operation, record)
-        else:
-            if scope["query_string"]:
-                raise InvalidInput(
-                    f"{method} takes no arguments in the query.",
-                    remedy="Put them into the body, as a JSON object.",
-                )
-            arguments = await read_body(scope, receive, self._limit) or b"{}"
-            if record is not None:
-                self._runtime.policy.check(scope["nexus.session"], operation)
-                create = self._registry.verbs(operation.resource).get("create")
-                given = changed(scope, operation, create, arguments, record)
-                made = method == "PUT" and isinstance(given, dict)
-                sent = {"id": record, "PUT": arguments.decode()} if made else None
-                with as_sent(given):
-                    return await self._invoke(scope, operation, given, asked, sent)
-        return await self._invoke(scope, operation, arguments, asked)
+    ) -> Awaitable[Any]:
+        if method not in _IN_QUERY:
+            return self._run_sent(scope, receive, method, operation, record, asked)
+        if has_body(scope):
+            raise _no_body(method)
+        return self._invoke(scope, operation, self._query_arguments(scope, operation, record), asked)
 
-    async def _invoke(
+    async def _run_sent(
+        self,
+        scope: Scope,
+        receive: Receive,
+        method: str,
+        operation: Operation,
+        record: str | None,
+        asked: Asked | None,
+    ) -> Any:
+        """Where the arguments are the body."""
+        if scope["query_string"]:
+            raise InvalidInput(
+                f"{method} takes no arguments in the query.",
+                remedy="Put them into the body, as a JSON object.",
+            )
+        body = await read_body(scope, receive, self._limit) or b"{}"
+        if record is None:
+            return await self._invoke(scope, operation, body, asked)
+        self._runtime.policy.check(scope["nexus.session"], operation)
+        create = self._registry.verbs(operation.resource).get("create")
+        given = changed(scope, operation, create, body, record)
+        made = method == "PUT" and isinstance(given, dict)
+        sent = {"id": record, "PUT": body.decode()} if made else None
+        with as_sent(given):
+            return await self._invoke(scope, operation, given, asked, sent)
+
+    def _invoke(
         self,
         scope: Scope,
         operation: Operation,
         arguments: dict[str, object] | bytes,
         asked: Asked | None = None,
         sent: Mapping[str, object] | None = None,
-    ) -> Any:
+    ) -> Awaitable[Any]:
         session: Session = scope["nexus.session"]
         demands = self._demands(scope, asked_of(scope) if asked is None else asked, operation)
-        if sent is not None and demands is not None:
-            demands = msgspec.structs.replace(demands, sent=sent)
-        noted = Noted()
-        try:
-            return await self._runtime.invoke(
-                operation.name, arguments, session, channel="rest", demands=demands, noted=noted
-            )
-        finally:
-            if noted.replayed:
-                scope[_REPLAYED] = True
+        noted: Noted | None = None
+        if demands is not None:
+            noted = scope[_NOTED] = Noted()
+            if sent is not None:
+                demands = msgspec.structs.replace(demands, sent=sent)
+        return self._runtime.invoke(
+            operation.name, arguments, session, channel="rest", demands=demands, noted=noted
+        )
 
     def _demands(self, scope: Scope, asked: Asked, operation: Operation) -> Demands | None:
         return demands_of(scope, asked, operation, recording=self._runtime.runs is not None)

@@ -20,10 +20,12 @@ from nexus.demands import Demands
 from nexus.errors import InvalidInput
 from nexus.etag import Match, parse_match
 from nexus.operation import Effect, Operation
+from nexus_channels.asgi import headers_of
 from nexus_channels.rest.prefer import ASYNC, preferences_of
 
 _READING = ("GET", "HEAD")
 
+_NOTHING: Mapping[bytes, list[str]] = {}
 _ASKING = frozenset({b"idempotency-key", b"if-match", b"if-none-match", b"prefer"})
 
 Asked: TypeAlias = Mapping[bytes, list[str]]
@@ -32,6 +34,8 @@ Asked: TypeAlias = Mapping[bytes, list[str]]
 
 def asked_of(scope: Scope) -> Asked:
     """In one pass over all headers. Raises InvalidInput for a condition that only reading can have."""
+    if _ASKING.isdisjoint(headers_of(scope)):
+        return _NOTHING
     found: dict[bytes, list[str]] = {}
     for name, value in scope["headers"]:
         if name in _ASKING:

@@ -10,6 +10,7 @@ from starlette.types import Scope
 from nexus.arguments import is_json_text
 from nexus.errors import NotAcceptable
 from nexus.operation import Effect, Operation
+from nexus_channels.asgi import headers_of
 
 Form: TypeAlias = Literal["json", "ndjson", "csv"]
 
@@ -38,9 +39,9 @@ def takes_rows(operation: Operation) -> bool:
 
 def form_wanted(scope: Scope, *, rows: bool = False) -> tuple[Form, str]:
     """The form of the answer and its media type; `rows`: there are rows to be sent. Raises NotAcceptable."""
-    found = [value for name, value in scope["headers"] if name == b"accept"]
-    if not found or found[0] in _USUAL:
+    if headers_of(scope).get(b"accept", b"*/*") in _USUAL:
         return "json", "application/json"
+    found = [value for name, value in scope["headers"] if name == b"accept"]
     return _negotiated(b",".join(found), rows)
 
 
@@ -51,10 +52,8 @@ def rows_form(scope: Scope) -> Form | None:
 
 def media_of(scope: Scope) -> str:
     """The media type of a body; empty where none is declared."""
-    for name, value in scope["headers"]:
-        if name == b"content-type":
-            return str(value.partition(b";")[0].strip().lower().decode("latin-1"))
-    return ""
+    value = headers_of(scope).get(b"content-type", b"")
+    return value.partition(b";")[0].strip().lower().decode("latin-1")
 
 
 @functools.lru_cache(maxsize=256)

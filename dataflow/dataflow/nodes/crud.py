@@ -26,6 +26,7 @@ from dataflow.nodes.parts import (
     FilterArgument,
     FlatValues,
     IncludeArgument,
+    OnlyId,
     SoftDeleteArgument,
     VersionArgument,
     a_record,
@@ -87,10 +88,14 @@ def _get(model: Model, store: Store, bulk: Bulk) -> Operation:
     ]
     flat = beside(model, own)
     flat_values = FlatValues(flat)
+    takes = arguments_of(model, "Get", [*own, *flat])
+    only_id = OnlyId(takes)
     tags = Tags(model)
 
     async def get(call: Call, arguments: Any) -> Any:
         match = call.match
+        if match is None and only_id(arguments):
+            return await store.get(call, model, arguments.id, deleted=counts_deleted(arguments))
         if arguments.include is None:
             record = await found(call, arguments)
             if match is not None:
@@ -129,7 +134,7 @@ def _get(model: Model, store: Store, bulk: Bulk) -> Operation:
         Effect.READ,
         f"Read {a_record(model)} by id, or the first that matches.",
         handler=get,
-        input=arguments_of(model, "Get", [*own, *flat]),
+        input=takes,
         output=record_or_nulls(model),
         on_record=True,
         tag=tags,

@@ -172,6 +172,22 @@ def beside(model: Model, taken: list[Any]) -> list[Any]:
     return [field for field in optional_fields(model) if field[0] not in names]
 
 
+class OnlyId:
+    """Tells whether a record is meant by its id and nothing else is said, as mostly it is."""
+
+    def __init__(self, arguments: type[msgspec.Struct]) -> None:
+        others = [
+            field
+            for field in msgspec.structs.fields(arguments)
+            if field.name not in ("id", "include_deleted")
+        ]
+        self._others = operator.attrgetter(*[field.name for field in others])
+        self._unsaid = tuple([field.default for field in others])
+
+    def __call__(self, arguments: Any) -> bool:
+        return arguments.id is not UNSET and bool(self._others(arguments) == self._unsaid)
+
+
 class FlatValues:
     """Reads those of the fields beside that were given."""
 
