@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Iterable, Mapping
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias, TypeVar
 
 import msgspec
@@ -20,6 +21,7 @@ from dataflow.model import DELETED_AT, TENANT, VERSION, Model
 from dataflow.query import Shape, Statement, Where, compiled, order_by
 from dataflow.scope import tenant_of, visible
 from dataflow.table import ModelTable
+from dataflow.together import Together
 from nexus.call import Call
 from nexus.errors import Conflict, NexusError, NotFound
 from nexus.etag import Match
@@ -40,6 +42,7 @@ class Store:
         self._dialect = database.dialect
         self._statements: dict[Shape, Statement] = {}
         self._unfiltered: dict[ModelTable, Where] = {}
+        self._together = Together()
 
     async def prepare(self, models: Iterable[Model]) -> None:
         """Make sure of the tables of these models, which cannot be done in a transaction that reads."""
@@ -72,17 +75,22 @@ class Store:
         an atomic call, nobody changes it until the end."""
         table = self._database.known(model) or await self._database.table(model)
         scope = self._scope(call, table, deleted=deleted)
+        if call.freely:
+            read = functools.partial(self._with_keys, call, table, scope)
+            if self._dialect.reads_together:
+                kind = (table, scope.shape, tuple(scope.values.values()))
+                record = await self._together.get(call, kind, key, read)
+            else:
+                record = next(iter(await read((key,))), None)
+            if record is None:
+                raise not_found(model, key)
+            return record
         lock = (lock and self._dialect.locks_reads) or self._locks(call)
         statement = self._by_key(table, scope, lock=lock)
-        bound = statement.bind({"key": table.encode("id", key), **scope.values})
-        if call.freely:
-            rows = await self._database.read(call, statement.sql, bound)
-        else:
-            async with call.connection(self._database, write=False) as connection:
-                rows = await connection.fetch(statement.sql, bound)
+        rows = await self._run(call, statement, {"key": table.encode("id", key), **scope.values}, write=False)
         if not rows:
             raise not_found(model, key)
-        return table.records(rows)[0]
+        return table.record(rows[0])
 
     async def list(
         self,
@@ -279,6 +287,26 @@ class Store:
             return found.with_for_update() if lock else found
 
         return self._statement(("get", table.model, scope.shape, lock), select)
+
+    async def _with_keys(self, call: Call, table: ModelTable, scope: Where, keys: Sequence[Any]) -> Rows:
+        """Those of the records with these ids that there are."""
+        if len(keys) == 1:
+            statement = self._by_key(table, scope, lock=False)
+            bound = {"key": table.encode("id", keys[0]), **scope.values}
+        else:
+            # As many as a power of two, the last of them repeated: so there are few statements.
+            names = [f"key{place}" for place in range(1 << (len(keys) - 1).bit_length())]
+            encoded = [table.encode("id", key) for key in keys]
+            bound = {**dict.fromkeys(names, encoded[-1]), **dict(zip(names, encoded, strict=False))}
+            bound |= scope.values
+
+            def select() -> sa.Select[Any]:
+                identity = table.table.c.id
+                given = [sa.bindparam(name, type_=identity.type) for name in names]
+                return sa.select(table.table).where(identity.in_(given)).where(scope.clause())
+
+            statement = self._statement(("get", table.model, scope.shape, len(names)), select)
+        return table.records(await self._database.read(call, statement.sql, statement.bind(bound)))
 
     async def _read_back(self, connection: Connection, table: ModelTable, key: object) -> msgspec.Struct:
         statement = self._by_key(table, self._everything(table), lock=False)

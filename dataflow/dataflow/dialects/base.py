@@ -93,7 +93,8 @@ class Dialect(Protocol):
     `overflow` is how many connections more there may be while they are needed. `writers` is None where any
     of the `readers` connections may write. `returning` says which of insert, update and delete can return
     their rows; it is known once a connection is open. `lasting` says that the database is there for others
-    and after this instance, too. `makes_log` says that the log's own tables may be made when they are
+    and after this instance, too. `reads_together` says that one statement for several records costs much less
+    than several. `makes_log` says that the log's own tables may be made when they are
     missing, `repeats_indexes` that CREATE INDEX knows IF NOT EXISTS, `has_arrays` that lists can be arrays.
     `checks_deferred` is the statement that checks what otherwise only a commit checks, if there is one.
     """
@@ -108,6 +109,7 @@ class Dialect(Protocol):
     writers: int | None
     returning: frozenset[str]
     locks_reads: bool
+    reads_together: bool
     nulls_first: bool
     log: Log
     filters: FilterSql

@@ -86,6 +86,7 @@ class Mysql:
     overflow = 20
     integer_sum_columns = 1
     locks_reads = True
+    reads_together = True
     nulls_first = True
     log: Log = mysql_log.MysqlLog()
     makes_log = True

@@ -61,6 +61,7 @@ class Postgresql:
     returning = frozenset({"insert", "update", "delete"})
     integer_sum_columns = 1
     locks_reads = True
+    reads_together = True
     nulls_first = False
     log: Log = postgresql_log.PostgresqlLog()
     filters: FilterSql = PostgresqlFilters()

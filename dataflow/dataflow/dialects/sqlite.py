@@ -53,6 +53,7 @@ class Sqlite:
     returning = frozenset({"insert", "update", "delete"})
     integer_sum_columns = 2
     locks_reads = False  # a transaction that may write is the only one
+    reads_together = False  # a record is read at once
     nulls_first = True
     log: Log
     filters: FilterSql = SqliteFilters()
