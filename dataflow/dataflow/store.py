@@ -77,11 +77,13 @@ class Store:
         scope = self._scope(call, table, deleted=deleted)
         if call.freely:
             read = functools.partial(self._with_keys, call, table, scope)
+            record: msgspec.Struct | None
             if self._dialect.reads_together:
                 kind = (table, scope.shape, tuple(scope.values.values()))
-                record = await self._together.get(call, kind, key, read)
+                record = await self._together.get(call, kind, key, read, table.records)
             else:
-                record = next(iter(await read((key,))), None)
+                rows = await read((key,))
+                record = table.records(rows)[0] if rows else None
             if record is None:
                 raise not_found(model, key)
             return record
@@ -289,7 +291,7 @@ class Store:
         return self._statement(("get", table.model, scope.shape, lock), select)
 
     async def _with_keys(self, call: Call, table: ModelTable, scope: Where, keys: Sequence[Any]) -> Rows:
-        """Those of the records with these ids that there are."""
+        """The rows with these ids, as far as there are any."""
         if len(keys) == 1:
             statement = self._by_key(table, scope, lock=False)
             bound = {"key": table.encode("id", keys[0]), **scope.values}
@@ -306,7 +308,7 @@ class Store:
                 return sa.select(table.table).where(identity.in_(given)).where(scope.clause())
 
             statement = self._statement(("get", table.model, scope.shape, len(names)), select)
-        return table.records(await self._database.read(call, statement.sql, statement.bind(bound)))
+        return await self._database.read(call, statement.sql, statement.bind(bound))
 
     async def _read_back(self, connection: Connection, table: ModelTable, key: object) -> msgspec.Struct:
         statement = self._by_key(table, self._everything(table), lock=False)
