@@ -48,6 +48,7 @@ OPEN_PATHS = frozenset({"/", "/livez", "/health", *READINESS, *PAGES})
 _NONE: dict[str, Any] = {}
 _SAFE = frozenset({"GET", "HEAD"})
 _ONCE = frozenset({b"host", b"authorization", b"x-api-key", b"content-type"})
+_TELLING = frozenset({b"origin", b"sec-fetch-site", b"transfer-encoding"})
 _DEFAULT_PORTS = {b"http": b":80", b"https": b":443"}
 
 
@@ -79,6 +80,7 @@ class Guard:
         self._cors = Cors(settings.cors_origins, open_to_all=sessions.open) if settings.cors_origins else None
         self._rates = Rates(rate_from(settings.rate_limit)) if settings.rate_limit else None
         self._compress = settings.compression
+        self._open = sessions.open
         self._plain = plain and not settings.compression
         self._logs = settings.access_log
         self.draining = False
@@ -119,7 +121,7 @@ class Guard:
                 path = route_path(scope)
                 if path not in OPEN_PATHS:
                     credential = _credential(headers)
-                    if credential is None and not self._sessions.open and self._is_open(scope):
+                    if credential is None and not self._open and self._is_open(scope):
                         pass  # nobody in particular
                     elif self._rates is None:
                         scope["nexus.session"] = await self._sessions.resolve(credential)
@@ -172,17 +174,21 @@ class Guard:
         host = headers.get(b"host", b"")
         if not host and b"host" not in headers and scope.get("http_version") == "1.1":
             raise Malformed("The request has no Host header.")
-        if self._sessions.open and _is_elsewhere(scope.get("client")):
-            raise Forbidden(
-                "Without an API key this server answers to its own machine only.", remedy="Set NEXUS_API_KEY."
-            )
-        if self._sessions.open and not _names_loopback(host):
-            raise Misdirected(
-                f"This server does not answer to the host '{host.decode('latin-1')[:80]}'.",
-                remedy="Without an API key it answers to localhost, 127.0.0.1 and [::1] only.",
-            )
+        if self._open:
+            if _is_elsewhere(scope.get("client")):
+                raise Forbidden(
+                    "Without an API key this server answers to its own machine only.",
+                    remedy="Set NEXUS_API_KEY.",
+                )
+            if not _names_loopback(host):
+                raise Misdirected(
+                    f"This server does not answer to the host '{host.decode('latin-1')[:80]}'.",
+                    remedy="Without an API key it answers to localhost, 127.0.0.1 and [::1] only.",
+                )
         if len(headers) != len(scope["headers"]):
             _check_repeated(scope["headers"])
+        if _TELLING.isdisjoint(headers):
+            return
         coding = headers.get(b"transfer-encoding")
         if coding is not None and (coding.lower() != b"chunked" or scope["http_version"] == "1.0"):
             raise Malformed("The body is in a transfer coding that is not read.", remedy="Send it in chunks.")

@@ -76,13 +76,13 @@ class Store:
         table = self._database.known(model) or await self._database.table(model)
         scope = self._scope(call, table, deleted=deleted)
         if call.freely:
-            read = functools.partial(self._with_keys, call, table, scope)
             record: msgspec.Struct | None
             if self._dialect.reads_together:
+                read = functools.partial(self._with_keys, call, table, scope)
                 kind = (table, scope.shape, tuple(scope.values.values()))
                 record = await self._together.get(call, kind, key, read, table.records)
             else:
-                rows = await read((key,))
+                rows = await self._with_keys(call, table, scope, (key,))
                 record = table.records(rows)[0] if rows else None
             if record is None:
                 raise not_found(model, key)

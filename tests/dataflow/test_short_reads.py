@@ -75,8 +75,9 @@ async def test_what_takes_long_holds_nobody_up(reader: SqliteConnection) -> None
 async def test_a_long_statement_is_read_whole_and_then_begun_on_the_thread(reader: SqliteConnection) -> None:
     seen = threads_of(reader)
     sql = "SELECT id, where_am_i() FROM t"
-    assert len(await reader.fetch(sql)) == _ROWS
-    assert set(seen[-_ROWS:]).isdisjoint({threading.main_thread().name})
+    for _ in range(2):
+        assert len(await reader.fetch(sql)) == _ROWS
+        assert set(seen[-_ROWS:]).isdisjoint({threading.main_thread().name})
     seen.clear()
     assert len(await reader.fetch(sql)) == _ROWS
     assert threading.main_thread().name not in seen

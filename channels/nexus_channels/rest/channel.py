@@ -72,6 +72,7 @@ _COLLECTION = {"GET": "list", "POST": "create"}
 _RECORD = {"GET": "get", "PATCH": "update", "PUT": "update", "DELETE": "delete"}
 _IN_QUERY = frozenset({"GET", "DELETE"})
 _NOTED = "nexus.noted"
+_encode = msgspec.json.Encoder().encode
 
 
 class RestChannel:
@@ -173,13 +174,13 @@ class Rest:
         if method == "GET":
             if following := getattr(result, "next", None):
                 headers.append(next_page(scope, resource, following))
-            return 200, msgspec.json.encode(result), headers
+            return 200, _encode(result), headers
         created = result.get("id") if isinstance(result, Mapping) else getattr(result, "id", None)
         if created is not None:
             root = scope.get("root_path", "")
             location = quote(f"{root}/{resource}/") + quote(str(created), safe="")
             headers.append((b"location", location.encode()))
-        body = msgspec.json.encode(result)
+        body = _encode(result)
         tag = None if operation.tag is None else operation.tag(result, body)
         if tag is not None:
             headers.append((b"etag", tag.encode()))
@@ -193,7 +194,7 @@ class Rest:
         result = await self._run(scope, receive, method, operation, record, asked)
         if result is None and method == "DELETE":
             return 204, b"", []
-        body = msgspec.json.encode(result)
+        body = _encode(result)
         tag = None if operation.tag is None else operation.tag(result, body)
         if tag is None:
             return 200, body, [JSON]

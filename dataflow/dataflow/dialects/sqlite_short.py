@@ -20,13 +20,14 @@ _LOOKED_AT_EACH = 1000
 """Steps of SQLite's machine, of which a millisecond has tens of thousands."""
 _KEPT = 1000
 _TRIED_AGAIN = 100
-"""How often a statement that was long is read on the thread before it is tried again: another may have had
-the processor, or the disk."""
+"""How often a statement that was long is read on the thread before it is tried again."""
+_QUICK = 0
+_SUSPECT = -1
 _GIVEN_UP = frozenset({"SQLITE_INTERRUPT", "SQLITE_BUSY", "SQLITE_LOCKED"})
 
 
 class LongReads:
-    """The statements of one database that took long."""
+    """The statements of one database that took long, more than once: another may have had the processor."""
 
     def __init__(self) -> None:
         self._left: dict[str, float] = {}  # how many times each is still read on the thread
@@ -35,14 +36,18 @@ class LongReads:
         left = self._left.get(sql)
         if left is None:
             # All rows of a table are counted in one step, which nothing can end.
-            left = self._keep(sql, math.inf if "count(" in sql.lower() else 0)
-        if not left:
+            left = self._keep(sql, math.inf if "count(" in sql.lower() else _QUICK)
+        if left <= _QUICK:
             return False
         self._left[sql] = left - 1
         return True
 
     def was_long(self, sql: str) -> None:
-        self._keep(sql, _TRIED_AGAIN)
+        self._keep(sql, _TRIED_AGAIN if self._left.get(sql) == _SUSPECT else _SUSPECT)
+
+    def was_quick(self, sql: str) -> None:
+        if self._left.get(sql) == _SUSPECT:
+            self._keep(sql, _QUICK)
 
     def _keep(self, sql: str, times: float) -> float:
         if len(self._left) >= _KEPT and sql not in self._left:
@@ -80,6 +85,8 @@ class ShortReads:
             self._until = math.inf
         if time.perf_counter() > until:
             self._long.was_long(sql)
+        else:
+            self._long.was_quick(sql)
         return rows
 
     @contextmanager
