@@ -127,6 +127,11 @@ def _change(record: Mapping[str, Any]) -> dict[str, Any]:
         "actor": named,
         "run": named,
         "request": named,
+        "txn": {
+            **named,
+            "description": "The same in all changes of one transaction, which come one after the other; "
+            "null where the log does not know it.",
+        },
         "at": _TEXT,
     }
 

@@ -171,10 +171,12 @@ class ChangeLog:
         return (await self._read_head(connection))[0]
 
     async def _change(self, row: Sequence[Any]) -> LoggedChange:
-        pos, table_name, key, record, old, actor, session, run, tenant, request, at = row
+        pos, table_name, key, record, old, actor, session, run, tenant, request, at, txn = row
         model = self._tables.get(table_name)
         if model is None:  # of a model that this application does not have: a position and no more
-            return LoggedChange(pos, table_name, key, None, None, actor, session, run, tenant, at, request)
+            return LoggedChange(
+                pos, table_name, key, None, None, actor, session, run, tenant, at, request, txn
+            )
         table = await self._database.table(model)
         return LoggedChange(
             pos=pos,
@@ -188,6 +190,7 @@ class ChangeLog:
             tenant=tenant,
             at=at,
             request=request,
+            txn=txn,
         )
 
     @property

@@ -81,8 +81,8 @@ class EchoedConnection:
         held: bool = await self._own.try_lock(name)
         return held
 
-    async def keep_requests(self) -> None:
-        await self._own.keep_requests()
+    async def complete_log(self) -> None:
+        await self._own.complete_log()
 
     @property
     def _own(self) -> Any:

@@ -48,7 +48,8 @@ SNAPSHOT_LIMIT = 10_000
 
 class Change(msgspec.Struct, frozen=True):
     """A record entered, changed within, or left the query of a subscription. `prev` is the position of the
-    change delivered before this one, so that a gap can be seen."""
+    change delivered before this one, so that a gap can be seen. Those of one transaction come one after the
+    other and have the same `txn`; None where the log does not know it."""
 
     event: Event
     topic: str
@@ -62,6 +63,7 @@ class Change(msgspec.Struct, frozen=True):
     run: str | None
     at: str
     request: str | None = None
+    txn: str | None = None
 
 
 Alike: TypeAlias = dict[tuple[str, bytes, int], tuple[Filter, Change | None]]
@@ -413,6 +415,7 @@ class Subscription:
             run=logged.run,
             at=logged.at,
             request=logged.request,
+            txn=logged.txn,
         )
 
 

@@ -23,7 +23,8 @@ Isolation: TypeAlias = Literal["read_committed", "repeatable_read", "serializabl
 @dataclass(frozen=True, slots=True)
 class LoggedChange:
     """One row of a change log: what a record was and what it is. `record` is None after a delete, `old`
-    before a create."""
+    before a create. The changes of one transaction have the same `txn` and stand together in the log; None
+    where the log does not know it."""
 
     pos: int
     topic: str
@@ -36,6 +37,7 @@ class LoggedChange:
     tenant: str | None
     at: str
     request: str | None = None
+    txn: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

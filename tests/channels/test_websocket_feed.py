@@ -52,6 +52,7 @@ class TestSubscriptions:
             "actor": "local",
             "run": None,
             "request": None,
+            "txn": None,
             "at": "2026-01-01T00:00:00Z",
         }
         updated = await line.receive()

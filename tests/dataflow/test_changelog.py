@@ -33,20 +33,26 @@ OLD_MYSQL = (
     "INSERT INTO dataflow_changes (model, pk, op, `row`, actor, at) VALUES ('products', NEW.id, 'create',"
     " JSON_OBJECT('id', NEW.id, 'name', NEW.name), @nexus_actor, UTC_TIMESTAMP(6))"
 )
-_WITHOUT = "ALTER TABLE dataflow_changes DROP COLUMN request"
+_WITHOUT = "ALTER TABLE dataflow_changes DROP COLUMN "
 UNDONE = {
-    "sqlite": [_WITHOUT],
+    "sqlite": [f"{_WITHOUT}request", f"{_WITHOUT}txn"],
     "postgresql": [
-        "CREATE OR REPLACE FUNCTION dataflow_log_products() RETURNS trigger LANGUAGE plpgsql"
+        "CREATE FUNCTION dataflow_log_products() RETURNS trigger LANGUAGE plpgsql"
         f" AS $$ BEGIN {OLD_PG}; RETURN NULL; END $$",
-        _WITHOUT,
+        "DROP FUNCTION dataflow_insert_products, dataflow_bulk_products, dataflow_update_products,"
+        " dataflow_delete_products, dataflow_truncate_products CASCADE",
+        "CREATE TRIGGER dataflow_log_insert AFTER INSERT ON products"
+        " FOR EACH ROW EXECUTE FUNCTION dataflow_log_products()",
+        "CREATE TRIGGER dataflow_log AFTER UPDATE OR DELETE ON products"
+        " FOR EACH ROW EXECUTE FUNCTION dataflow_log_products()",
+        f"{_WITHOUT}request, DROP COLUMN txn, DROP COLUMN began",
     ],
     "mysql": [
         "DROP TRIGGER dataflow_insert_products",
         f"CREATE TRIGGER dataflow_insert_products AFTER INSERT ON products FOR EACH ROW {OLD_MYSQL}",
         "DROP TRIGGER dataflow_update_products",
         "DROP TRIGGER dataflow_delete_products",
-        _WITHOUT,
+        f"{_WITHOUT}request, DROP COLUMN txn",
     ],
 }
 ROW = "'raw', 1.5, 3, {}, '[]', '2026-01-01T00:00:00.000000Z', '2026-01-01T00:00:00.000000Z'"

@@ -8,6 +8,8 @@ import os
 import random
 import sys
 from contextlib import suppress
+from itertools import groupby
+from operator import itemgetter
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,10 +18,13 @@ import pytest
 
 from nexus import LOCAL, Nexus
 from nexus_channels.server import running_server
+from tests.support.programs import kind_of, run_sql
 from tests.support.storm import application
 from tests.support.wire import wire
 
 pytestmark = pytest.mark.feed
+
+ORDER = "SELECT {}, seq, pk, txn FROM dataflow_changes ORDER BY 1"
 
 LONG = os.environ.get("NEXUS_TEST_PROFILE") == "long"
 WRITERS, TRANSACTIONS, READERS = (8, 625, 5) if LONG else (3, 25, 3)
@@ -102,6 +107,19 @@ class SocketReader(Reader):
             line.connection.transport.abort()
 
 
+async def check_log(url: str) -> None:
+    """The changes of a transaction stand together, those of a record in the order of their numbers."""
+    rows = await run_sql(url, ORDER.format("seq" if kind_of(url) == "sqlite" else "pos"))
+    assert [row[0] for row in rows] == list(range(1, len(rows) + 1))
+    transactions = [txn for txn, _ in groupby(rows, itemgetter(3))]
+    assert None not in transactions
+    assert len(set(transactions)) == len(transactions) < len(rows)
+    last: dict[str, int] = {}
+    for _, seq, key, _ in rows:
+        assert last.get(key, 0) < seq
+        last[key] = seq
+
+
 async def stored(app: Nexus) -> dict[Any, Any]:
     listed = await app.runtime.invoke("accounts.list", {"limit": 1000}, LOCAL, channel="test")
     return {record.id: msgspec.structs.asdict(record) for record in listed.records}
@@ -138,6 +156,7 @@ async def test_every_reader_ends_with_what_the_table_holds(database: str) -> Non
                 await reading
                 (head, expected) = (await db.changes.head("accounts")).pos, await stored(app)
                 assert head > WRITERS * TRANSACTIONS / 4
+                await check_log(database)
                 for reader in readers:
                     while reader.kept is None or reader.kept[2] < head or reader.visits < 2:
                         await reader.visit()

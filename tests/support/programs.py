@@ -50,3 +50,38 @@ async def run_sql(url: str, *statements: str) -> list[Any]:
         return rows
     finally:
         file.close()
+
+
+class Program:
+    """A connection to a server that is kept, for transactions."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._connection: Any = None
+
+    async def __aenter__(self) -> Program:
+        if kind_of(self._url) == "postgresql":
+            self._connection = await asyncpg.connect(self._url)
+        else:
+            parts = urlsplit(self._url)
+            self._connection = pymysql.connect(
+                host=parts.hostname,
+                port=parts.port or 3306,
+                user=parts.username,
+                password=parts.password or "",
+                database=parts.path.removeprefix("/"),
+                autocommit=True,
+            )
+        return self
+
+    async def run(self, *statements: str) -> None:
+        for sql in statements:
+            if kind_of(self._url) == "postgresql":
+                await self._connection.execute(sql)
+            else:
+                self._connection.cursor().execute(sql)
+
+    async def __aexit__(self, *failure: object) -> None:
+        closed = self._connection.close()
+        if closed is not None:  # one of the drivers does it at once
+            await closed

@@ -154,6 +154,7 @@ def _change(identifier: str, happened: Change, fields: Fields) -> str:
             "actor": happened.actor,
             "run": happened.run,
             "request": happened.request,
+            "txn": happened.txn,
             "at": happened.at,
         }
     )

@@ -10,7 +10,10 @@ from nexus.call import Call
 LEASE_SECONDS = 5
 """How long a reader counts as there after it has said so; it says so once a second."""
 SEALED_AT_ONCE = 5_000
-"""So many changes get their positions in one transaction."""
+"""About so many changes get their positions in one transaction: more where a transaction has made more, or of
+a log that is long, a part."""
+PARTS = 8
+"""In so many parts at most is sealed what has waited: to seal one, all that waits is looked at."""
 
 SEPARATOR = "\x1f"
 _LONGEST = 255
@@ -20,7 +23,16 @@ class Log(Protocol):
     """The change log of a database: how it is read, sealed, followed and kept small.
 
     `sealed`: a change has no position until it is sealed, after its commit, since changes are not
-    committed in the order of their numbers.
+    committed in the order of their numbers (`seq`).
+
+    What is sealed gets its positions in the order of the last number of its transaction, and within that of
+    its own number. So the changes of a transaction stand together, and those of a record in the order in
+    which they were made: a transaction takes the number of a change while it holds the record, until its end.
+    Let T change a record after S has. It has waited for the end of S, so the number of that change is higher
+    than every number of S; the last number of T is no lower, and T comes after S. (The first number would not
+    do: T may have changed something else before S began.) And S is seen wherever T is seen, hence sealed no
+    later. A transaction becomes visible at once, so none is divided between two sealings. Where only those
+    are sealed that end up to some number, S ends before T does, and is among them if T is.
     """
 
     sealed: bool
@@ -31,7 +43,7 @@ class Log(Protocol):
 
     def read_sql(self) -> str:
         """From position, up to a limit: pos, table, key, row, old, actor, session, run, tenant, request,
-        at."""
+        at, transaction."""
 
     async def seal(self, connection: Any) -> None:
         """Give every committed change its position, and tell those who listen."""

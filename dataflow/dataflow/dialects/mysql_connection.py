@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ import pymysql
 
 from dataflow.dialects import mysql_log
 from dataflow.dialects.base import Done, isolation_sql
-from dataflow.dialects.log import NOBODY, Identity, identity
+from dataflow.dialects.log import identity
 from dataflow.dialects.mysql_driver import Cursor, check_single
 from dataflow.dialects.mysql_errors import translated
 from dataflow.dialects.values import named
@@ -33,7 +34,18 @@ class MysqlConnection:
     """One connection. A statement that is cancelled is cancelled in the server too: in a transaction so that
     the connection can be used on; else the driver closes the connection, and the server is told to."""
 
-    __slots__ = ("_cancel", "_driver", "_keys", "_locked", "_open", "_signed", "caller", "seen", "seen_at")
+    __slots__ = (
+        "_cancel",
+        "_driver",
+        "_keys",
+        "_locked",
+        "_open",
+        "_signed",
+        "_txn",
+        "caller",
+        "seen",
+        "seen_at",
+    )
 
     def __init__(
         self, driver: aiomysql.Connection, keys: Mapping[str, str], cancel: Callable[[str], Awaitable[None]]
@@ -44,7 +56,8 @@ class MysqlConnection:
         self._cancel = cancel
         self._open = False  # a transaction
         self._locked: list[str] = []  # names, until its end
-        self._signed: Identity | None = NOBODY  # whom the triggers take us for; None: unsure
+        self._txn = ""  # what the changes of the open transaction are known by
+        self._signed: mysql_log.Signature | None = mysql_log.UNSIGNED  # what triggers know; None: unsure
         self.seen: int | None = None  # the position of the log, when this connection looked last
         self.seen_at = 0.0
 
@@ -123,18 +136,18 @@ class MysqlConnection:
             level = isolation_sql(isolation or "repeatable_read")
             await self.fetch(f"SET TRANSACTION ISOLATION LEVEL {level}{'' if write else ', READ ONLY'}")
         await self.fetch("START TRANSACTION")
-        self._open = True
+        self._open, self._txn = True, secrets.token_hex(8)
 
     async def commit(self) -> None:
         await self.fetch("COMMIT")
-        self._open = False
+        self._open, self._txn = False, ""
         await self._unlock()
 
     async def rollback(self) -> None:
         if self._open and self.usable:
             await self.fetch("ROLLBACK")
             await self._unlock()
-        self._open = False
+        self._open, self._txn = False, ""
 
     async def close(self) -> None:
         self._driver.close()
@@ -158,19 +171,20 @@ class MysqlConnection:
 
     async def _execute(self, sql: str, parameters: Sequence[Any] | None) -> Cursor:
         cursor: Cursor = await self._driver.cursor(Cursor)
-        if self._signed != (who := identity(self.caller)) and mysql_log.may_write(sql):
-            await self._execute_signed(cursor, who, sql, parameters)
+        signed = identity(self.caller), self._txn
+        if self._signed != signed and mysql_log.may_write(sql):
+            await self._execute_signed(cursor, signed, sql, parameters)
         else:
             await cursor.execute(sql, parameters)
         return cursor
 
     async def _execute_signed(
-        self, cursor: Cursor, who: Identity, sql: str, parameters: Sequence[Any] | None
+        self, cursor: Cursor, signed: mysql_log.Signature, sql: str, parameters: Sequence[Any] | None
     ) -> None:
         text = sql if parameters is None else cursor.mogrify(sql, parameters)
         before, self._signed = self._signed, None
-        await cursor.execute(mysql_log.signature(who, before, self._driver.escape) + text)
-        self._signed = who
+        await cursor.execute(mysql_log.signature(signed, before, self._driver.escape) + text)
+        self._signed = signed
         await cursor.nextset()
 
     async def _stop(self, running: asyncio.Future[Any]) -> None:

@@ -1,8 +1,9 @@
 """The change log in MariaDB and MySQL: its tables, the triggers that write it, and the sealing.
 
-Who makes a change is in five variables of the connection. They outlive a statement, and so the connection
-sets them, in front of the statement and on the same way, whenever they hold another identity than the
-caller's.
+Who makes a change, and in which transaction, is in six variables of the connection. They outlive a statement,
+and so the connection sets them, in front of the statement and on the same way, whenever they hold something
+else than what they should. A trigger can find out nothing of the transaction that it runs in: where a program
+does not say it, each of its statements counts as one.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ import re
 import time
 import uuid
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 from dataflow.dialects.base import Codec
-from dataflow.dialects.log import LEASE_SECONDS, SEALED_AT_ONCE, Identity, bounded
+from dataflow.dialects.log import LEASE_SECONDS, NOBODY, PARTS, SEALED_AT_ONCE, Identity, bounded
 from dataflow.dialects.values import decimal_from, json_reader
 from dataflow.fields import Field, Kind
 from dataflow.model import Model
@@ -40,6 +41,7 @@ _CHANGES = f"""CREATE TABLE IF NOT EXISTS dataflow_changes (
   `row` LONGTEXT,
   old LONGTEXT,
   at DATETIME(6) NOT NULL,
+  txn VARCHAR(64),
   UNIQUE KEY (pos),
   CHECK ((op = 'delete' OR `row` IS NOT NULL) AND (op = 'create' OR old IS NOT NULL))
 ) {_TABLE}"""
@@ -63,7 +65,13 @@ FOUND = (
     "SELECT trigger_name, action_statement FROM information_schema.triggers"
     " WHERE event_object_table = %s AND event_object_schema = database()"
 )
+# To a log that was made before they were kept.
+_ADDED = {"request": "VARCHAR(255) AFTER run", "txn": "VARCHAR(64)"}
 WHO = ("@nexus_actor", "@nexus_session", "@nexus_run", "@nexus_tenant", "@nexus_request")
+Signature: TypeAlias = tuple[Identity, str]
+UNSIGNED: Signature = (NOBODY, "")
+_TXN = "COALESCE(LEFT(@nexus_txn, 64), CONCAT(CONNECTION_ID(), '.', UNIX_TIMESTAMP(NOW(6))))"
+_UPDATED_AT_ONCE = 500
 
 _MOMENT = "DATE_FORMAT(at, '%%Y-%%m-%%dT%%H:%%i:%%s.%%fZ')"
 _QUIET = re.compile(
@@ -84,12 +92,14 @@ async def make_system(connection: Any) -> None:
     if not heads:
         for sql in SYSTEM:
             await connection.run(sql)
-    ((keeps_requests,),) = await connection.fetch(
-        "SELECT COUNT(*) FROM information_schema.columns WHERE table_schema = database()"
-        " AND table_name = 'dataflow_changes' AND column_name = 'request'"
+    found = await connection.fetch(
+        "SELECT column_name FROM information_schema.columns WHERE table_schema = database()"
+        " AND table_name = 'dataflow_changes'"
     )
-    if not keeps_requests:  # it was made before they were kept
-        await connection.run("ALTER TABLE dataflow_changes ADD COLUMN request VARCHAR(255) AFTER run")
+    kept = {name for (name,) in found}
+    for name, kind in _ADDED.items():
+        if name not in kept:
+            await connection.run(f"ALTER TABLE dataflow_changes ADD COLUMN {name} {kind}")
 
 
 def may_write(sql: str) -> bool:
@@ -97,14 +107,17 @@ def may_write(sql: str) -> bool:
     return _QUIET.match(sql) is None
 
 
-def signature(who: Identity, before: Identity | None, escape: Callable[[str], str]) -> str:
-    """What tells it to the triggers, as text that can precede a statement; `before` is whom they take the
-    caller for, where that is known."""
-    changed = (
+def signature(signed: Signature, before: Signature | None, escape: Callable[[str], str]) -> str:
+    """What tells it to the triggers, as text that can precede a statement: who makes it, and in which
+    transaction, empty outside of one. `before` is what they take it for, where that is known."""
+    who, txn = signed
+    changed = [
         f"{name} = {escape(text) if text else 'NULL'}"
         for place, (name, text) in enumerate(zip(WHO, who, strict=True))
-        if before is None or before[place] != text
-    )
+        if before is None or before[0][place] != text
+    ]
+    if before is None or before[1] != txn:
+        changed.append(f"@nexus_txn = {escape(txn) if txn else 'NULL'}")
     return f"SET {', '.join(changed)}; "
 
 
@@ -146,8 +159,9 @@ def _name(table: str, event: str) -> str:
 def _log(table: str, op: str, row: str, after: str, before: str) -> str:
     who = ", ".join(f"LEFT({name}, 255)" for name in WHO)
     return (
-        "INSERT INTO dataflow_changes (model, pk, op, `row`, old, actor, session, run, tenant, request, at)"
-        f" VALUES ('{table}', CAST({row}.id AS CHAR), '{op}', {after}, {before}, {who}, UTC_TIMESTAMP(6))"
+        "INSERT INTO dataflow_changes (model, pk, op, `row`, old, actor, session, run, tenant, request, at,"
+        f" txn) VALUES ('{table}', CAST({row}.id AS CHAR), '{op}', {after}, {before}, {who},"
+        f" UTC_TIMESTAMP(6), {_TXN})"
     )
 
 
@@ -203,44 +217,63 @@ class MysqlLog:
 
     def read_sql(self) -> str:
         return (
-            f"SELECT pos, model, pk, `row`, old, actor, session, run, tenant, request, {_MOMENT}"
+            f"SELECT pos, model, pk, `row`, old, actor, session, run, tenant, request, {_MOMENT}, txn"
             " FROM dataflow_changes WHERE pos > %s ORDER BY pos LIMIT %s"
         )
 
     async def seal(self, connection: Any) -> None:
-        sealed = SEALED_AT_ONCE
-        while sealed == SEALED_AT_ONCE and await connection.fetch(
-            "SELECT 1 FROM dataflow_changes WHERE pos IS NULL LIMIT 1"
-        ):
+        while True:
+            ((first, latest),) = await connection.fetch(
+                "SELECT MIN(seq), MAX(seq) FROM dataflow_changes WHERE pos IS NULL"
+            )
+            if first is None:
+                return
+            bound = first + max(SEALED_AT_ONCE, (latest - first) // PARTS)
             await connection.begin(write=True, isolation="read_committed")
             try:
-                sealed = await self._seal(connection)
+                await self._seal(connection, bound)
                 await connection.commit()
             except BaseException:
                 await connection.rollback()
                 raise
+            if bound >= latest:
+                return
 
     async def begin_sealed(self, connection: Any) -> None:
         await connection.begin(write=True, isolation="repeatable_read")
-        while await self._seal(connection) == SEALED_AT_ONCE:
-            pass
+        await self._seal(connection, None)
 
-    async def _seal(self, connection: Any) -> int:
-        """Locks the head first, so that what is read next is what was committed until then; reads without
-        locks, so that no writer is waited for."""
+    async def _seal(self, connection: Any, bound: int | None) -> None:
+        """Seal the transactions that end up to `bound`, or all when none does. Locks the head first, so that
+        what is read next is what was committed until then; reads without locks, so that no writer is waited
+        for."""
         ((last,),) = await connection.fetch("SELECT n FROM dataflow_changes_head FOR UPDATE")
-        waiting = await connection.fetch(
-            f"SELECT seq FROM dataflow_changes WHERE pos IS NULL ORDER BY seq LIMIT {SEALED_AT_ONCE}"
-        )
-        if waiting:
-            listed = ", ".join(str(seq) for (seq,) in waiting)
+        ordered = await self._in_order(connection, bound)
+        if not ordered and bound is not None:
+            ordered = await self._in_order(connection, None)
+        for begin in range(0, len(ordered), _UPDATED_AT_ONCE):
+            listed = ", ".join(map(str, ordered[begin : begin + _UPDATED_AT_ONCE]))
             await connection.run(
-                "UPDATE dataflow_changes AS changed JOIN (SELECT seq, ROW_NUMBER() OVER (ORDER BY seq) AS k"
-                f" FROM dataflow_changes WHERE seq IN ({listed})) AS numbered ON numbered.seq = changed.seq"
-                f" SET changed.pos = {last} + numbered.k"
+                f"UPDATE dataflow_changes SET pos = {last + begin} + FIELD(seq, {listed})"
+                f" WHERE seq IN ({listed})"
             )
-            await connection.fetch("UPDATE dataflow_changes_head SET n = %s", (last + len(waiting),))
-        return len(waiting)
+        if ordered:
+            await connection.fetch("UPDATE dataflow_changes_head SET n = %s", (last + len(ordered),))
+
+    async def _in_order(self, connection: Any, bound: int | None) -> list[int]:
+        """The numbers of what waits, as they get their positions. What a program says of its transactions
+        need not be true: where it would bring the changes of a record out of their order, nobody is believed,
+        and their numbers alone count."""
+        # FIRST_VALUE, since MariaDB takes a time for MAX that grows with the square of a transaction's size.
+        rows = await connection.fetch(
+            "SELECT seq, LAG(seq) OVER (PARTITION BY model, pk ORDER BY ends, seq) > seq FROM ("
+            "SELECT seq, model, pk, IF(txn IS NULL, seq, FIRST_VALUE(seq) OVER"
+            " (PARTITION BY txn ORDER BY seq DESC)) AS ends"
+            " FROM dataflow_changes WHERE pos IS NULL) AS waiting"
+            f"{'' if bound is None else f' WHERE ends <= {bound}'} ORDER BY ends, seq"
+        )
+        ordered = [seq for seq, _ in rows]
+        return sorted(ordered) if any(wrong for _, wrong in rows) else ordered
 
     async def is_followed(self, connection: Any) -> bool:
         rows = await connection.fetch(

@@ -16,7 +16,7 @@ from typing import Any
 
 from dataflow.dialects.base import Codec
 from dataflow.dialects.ddl import quoted
-from dataflow.dialects.log import LEASE_SECONDS, SEALED_AT_ONCE, bounded, fingerprint, identity_text
+from dataflow.dialects.log import LEASE_SECONDS, PARTS, SEALED_AT_ONCE, bounded, fingerprint, identity_text
 from dataflow.dialects.values import decimal_from, json_reader, json_text
 from dataflow.fields import Field, Kind
 from dataflow.model import Model
@@ -38,7 +38,9 @@ _CHANGES = """CREATE TABLE IF NOT EXISTS dataflow_changes (
   request text,
   "row" json,
   old json,
-  at timestamptz NOT NULL
+  at timestamptz NOT NULL,
+  txn xid8 DEFAULT pg_current_xact_id(),
+  began timestamptz DEFAULT transaction_timestamp()
 )"""
 # No index over all: what is written anew is in the one, what is sealed in the other.
 _WAITING = "CREATE INDEX IF NOT EXISTS dataflow_changes_waiting ON dataflow_changes (seq) WHERE pos IS NULL"
@@ -58,9 +60,9 @@ _READERS = """CREATE UNLOGGED TABLE IF NOT EXISTS dataflow_changes_readers (
   id text PRIMARY KEY,
   until timestamptz NOT NULL
 )"""
-_VERSION = "dataflow sealing 2"
+_VERSION = "dataflow sealing 3"
 # A volatile function sees, in each of its statements, what was committed until then: so the numbers are given
-# to what is there when the head is locked.
+# to what is there when the head is locked. Of a transaction that is all or nothing.
 _SEAL = f"""DO $do$
 BEGIN
   EXECUTE format($sql$
@@ -69,42 +71,75 @@ BEGIN
     -- {_VERSION}
     DECLARE
       last bigint;
-      sealed int;
+      first bigint;
+      latest bigint;
+      bound bigint;
+      sealed int := 0;
     BEGIN
-      IF NOT EXISTS (SELECT FROM %1$s.dataflow_changes WHERE pos IS NULL) THEN
+      SELECT seq INTO first FROM %1$s.dataflow_changes WHERE pos IS NULL ORDER BY seq LIMIT 1;
+      IF first IS NULL THEN
         RETURN 0;
       END IF;
       SELECT n INTO last FROM %1$s.dataflow_changes_head FOR UPDATE;
-      UPDATE %1$s.dataflow_changes AS changed SET pos = last + numbered.k
-      FROM (
-        SELECT seq, row_number() OVER (ORDER BY seq) AS k FROM %1$s.dataflow_changes
-        WHERE pos IS NULL ORDER BY seq LIMIT {SEALED_AT_ONCE}
-      ) AS numbered
-      WHERE changed.seq = numbered.seq AND changed.pos IS NULL;
-      GET DIAGNOSTICS sealed = ROW_COUNT;
+      SELECT seq INTO latest FROM %1$s.dataflow_changes WHERE pos IS NULL ORDER BY seq DESC LIMIT 1;
+      IF latest IS NULL THEN -- another has sealed them meanwhile
+        RETURN 0;
+      END IF;
+      bound := first + greatest({SEALED_AT_ONCE}, (latest - first) / {PARTS});
+      LOOP
+        UPDATE %1$s.dataflow_changes AS changed SET pos = last + numbered.k
+        FROM (
+          SELECT seq, row_number() OVER (ORDER BY ends, seq) AS k FROM (
+            SELECT seq, CASE WHEN txn IS NULL THEN seq
+              ELSE max(seq) OVER (PARTITION BY txn, began) END AS ends
+            FROM %1$s.dataflow_changes WHERE pos IS NULL
+          ) AS waiting
+          WHERE ends <= bound
+        ) AS numbered
+        WHERE changed.seq = numbered.seq AND changed.pos IS NULL;
+        GET DIAGNOSTICS sealed = ROW_COUNT;
+        EXIT WHEN sealed > 0 OR bound >= latest;
+        bound := latest; -- a transaction that is longer
+      END LOOP;
       IF sealed > 0 THEN
         UPDATE %1$s.dataflow_changes_head SET n = last + sealed;
         -- What a reader sees must outlast a crash, also where commits are not waited for.
         PERFORM set_config('synchronous_commit', 'on', true);
         PERFORM pg_notify('{CHANNEL}', '');
       END IF;
-      RETURN sealed;
+      RETURN (bound < latest)::int;
     END $f$
   $sql$, quote_ident(current_schema()));
 END $do$"""
-# To a log that was made before it was kept.
-_REQUEST = "ALTER TABLE dataflow_changes ADD COLUMN IF NOT EXISTS request text"
-SYSTEM = (_CHANGES, _REQUEST, _WAITING, _SEALED, _HEAD, _FIRST_HEAD, _READERS, _SEAL)
+# To a log that was made before they were kept. What is in it has no transaction: so the default comes after.
+_ADDED = (
+    "ALTER TABLE dataflow_changes ADD COLUMN IF NOT EXISTS request text",
+    "ALTER TABLE dataflow_changes ADD COLUMN IF NOT EXISTS txn xid8,"
+    " ADD COLUMN IF NOT EXISTS began timestamptz",
+    "ALTER TABLE dataflow_changes ALTER COLUMN txn SET DEFAULT pg_current_xact_id(),"
+    " ALTER COLUMN began SET DEFAULT transaction_timestamp()",
+)
+SYSTEM = (_CHANGES, *_ADDED, _WAITING, _SEALED, _HEAD, _FIRST_HEAD, _READERS, _SEAL)
 
 _ARGUMENTS = 100  # of a function, at most
-_GIVEN = "pg_catalog.current_setting('nexus.who', true), pg_catalog.chr(31)"
-_WHO = ", ".join(f"nullif(pg_catalog.split_part({_GIVEN}, {k}), '')" for k in (1, 2, 3, 4, 5))
+# Read once for each call of a function, and not for each column: what is empty becomes null.
+_DECLARED = """    #variable_conflict use_variable
+    DECLARE nexus_who pg_catalog.text[];
+"""
+_LEARNED = (
+    "nexus_who := pg_catalog.string_to_array("
+    "pg_catalog.current_setting('nexus.who', true), pg_catalog.chr(31), '');"
+)
+_WHO = ", ".join(f"nexus_who[{place}]" for place in (1, 2, 3, 4, 5))
+_BULK = "pg_catalog.current_setting('nexus.bulk', true) OPERATOR(pg_catalog.=) {}"
+# In what the database was restored to, transactions may have numbers that others had.
+_TXN = "txn::text || '.' || to_hex((extract(epoch FROM began) * 1000000)::bigint)"
 _MOMENT = """to_char({} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')"""
 _SYSTEM_FOUND = (
     "SELECT count(*) FROM pg_proc WHERE oid = to_regprocedure(quote_ident(current_schema())"
     " || '.dataflow_seal()') AND position($1 IN prosrc) > 0 AND to_regclass(quote_ident(current_schema())"
     " || '.dataflow_changes_readers') IS NOT NULL AND EXISTS (SELECT FROM pg_attribute"
-    " WHERE attname = 'request' AND attrelid"
+    " WHERE attname = 'began' AND attrelid"
     " = to_regclass(quote_ident(current_schema()) || '.dataflow_changes'))"
 )
 FOUND = """SELECT count(*) FROM pg_trigger AS t JOIN pg_proc AS p ON p.oid = t.tgfoid
@@ -115,13 +150,15 @@ WHERE t.tgrelid = to_regclass(quote_ident(current_schema()) || '.' || quote_iden
 BULK = """SELECT set_config('nexus.bulk', CASE WHEN EXISTS (
   SELECT FROM pg_trigger WHERE tgrelid = to_regclass(quote_ident(current_schema()) || '.' || quote_ident($1))
   AND NOT tgisinternal AND tgname NOT LIKE 'dataflow_log%') THEN '' ELSE $1 END, true)"""
+# A condition of the trigger itself would be read anew, as text, for every statement; so the functions ask.
 _TRIGGERS = {
-    "dataflow_log": "AFTER UPDATE OR DELETE ON {table} FOR EACH ROW",
-    "dataflow_log_insert": "AFTER INSERT ON {table} FOR EACH ROW WHEN ({bulk} IS DISTINCT FROM {name})",
-    "dataflow_log_bulk": "AFTER INSERT ON {table} REFERENCING NEW TABLE AS made FOR EACH STATEMENT"
-    " WHEN ({bulk} = {name})",
-    "dataflow_log_truncate": "BEFORE TRUNCATE ON {table} FOR EACH STATEMENT",
+    "insert": "AFTER INSERT ON {table} FOR EACH ROW",
+    "bulk": "AFTER INSERT ON {table} REFERENCING NEW TABLE AS made FOR EACH STATEMENT",
+    "update": "AFTER UPDATE ON {table} FOR EACH ROW",
+    "delete": "AFTER DELETE ON {table} FOR EACH ROW",
+    "truncate": "BEFORE TRUNCATE ON {table} FOR EACH STATEMENT",
 }
+_FORMER = "dataflow_log"  # the trigger of updates and deletions, once; all had one function
 
 
 async def make_system(connection: Any) -> None:
@@ -139,81 +176,98 @@ async def make_system(connection: Any) -> None:
 
 def capture_sql(model: Model) -> list[str]:
     """One statement, and so all of it or nothing."""
-    function = _function_name(model)
     table = f'"{model.table_name}"'
-    drops = [f"DROP TRIGGER IF EXISTS {name} ON {table}" for name in _TRIGGERS]
-    if not model.changes:
-        return [*drops, f'DROP FUNCTION IF EXISTS "{function}"()']
-    bulk = "pg_catalog.current_setting('nexus.bulk', true)"
-    creates = [
-        f"CREATE TRIGGER {name} {when.format(table=table, bulk=bulk, name=quoted(model.table_name))}"
-        f' EXECUTE FUNCTION "{function}"()'
-        for name, when in _TRIGGERS.items()
+    triggers = [_FORMER, *map(_trigger_name, _TRIGGERS)]
+    functions = [
+        bounded(f"{_FORMER}_{model.table_name}"),
+        *(_function_name(model, event) for event in _TRIGGERS),
     ]
-    remade = "".join(f"  {sql};\n" for sql in (*drops, *creates))
+    drops = [f"DROP TRIGGER IF EXISTS {name} ON {table}" for name in triggers]
+    if not model.changes:
+        return [*drops, *(f'DROP FUNCTION IF EXISTS "{name}"()' for name in functions)]
+    made = "".join(
+        f"""    CREATE OR REPLACE FUNCTION %1$s."{_function_name(model, event)}"() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER AS $f$
+    -- {mark(model)}
+{body}    $f$;
+"""
+        for event, body in _bodies(model).items()
+    )
+    creates = [
+        f"CREATE TRIGGER {_trigger_name(event)} {when.format(table=table)}"
+        f' EXECUTE FUNCTION "{_function_name(model, event)}"()'
+        for event, when in _TRIGGERS.items()
+    ]
+    remade = "".join(
+        f"  {sql};\n" for sql in (*drops, f'DROP FUNCTION IF EXISTS "{functions[0]}"()', *creates)
+    )
     return [
         f"""DO $do$
 BEGIN
   EXECUTE format($sql$
-    CREATE OR REPLACE FUNCTION %1$s."{function}"() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $f$
-    -- {mark(model)}
-{_body(model)}    $f$
-  $sql$, quote_ident(current_schema()));
+{made}  $sql$, quote_ident(current_schema()));
 {remade}END $do$"""
     ]
 
 
 def mark(model: Model) -> str:
-    """What is in the function that logs a model as it is now; empty where any is too much."""
-    return f"dataflow {fingerprint(_body(model))}" if model.changes else ""
+    """What is in the functions that log a model as it is now; empty where any is too much."""
+    return f"dataflow {fingerprint(*_bodies(model).values())}" if model.changes else ""
 
 
 def triggers(model: Model) -> int:
     return len(_TRIGGERS) if model.changes else 0
 
 
-def _function_name(model: Model) -> str:
-    return bounded(f"dataflow_log_{model.table_name}")
+def _trigger_name(event: str) -> str:
+    return f"dataflow_log_{event}"
 
 
-def _body(model: Model) -> str:
-    # The function runs with its owner's rights, so that every program can write whatever role it has; so its
-    # names must not depend on the search path of those programs.
-    new, old = _record(model, "NEW"), _record(model, "OLD")
-    table = model.table_name
-    return f"""    BEGIN
-      IF TG_OP OPERATOR(pg_catalog.=) 'INSERT' THEN
-        IF TG_LEVEL OPERATOR(pg_catalog.=) 'ROW' THEN
-          {_log(table, "create", "NEW", new, "NULL")};
-        ELSE
-          {_log(table, "create", "made", _record(model, "made"), "NULL", "FROM made")};
-        END IF;
-        RETURN NULL;
-      END IF;
-      IF TG_OP OPERATOR(pg_catalog.=) 'TRUNCATE' THEN
-        {_log(table, "delete", "one", "NULL", _record(model, "one"), f'FROM %1$s."{table}" AS one')};
-        RETURN NULL;
-      END IF;
-      IF TG_OP OPERATOR(pg_catalog.=) 'UPDATE' THEN
-        IF OLD.id OPERATOR(pg_catalog.=) NEW.id THEN
-          {_log(table, "update", "NEW", new, old)};
-          RETURN NULL;
-        END IF;
-      END IF;
-      {_log(table, "delete", "OLD", "NULL", old)};
-      IF TG_OP OPERATOR(pg_catalog.<>) 'DELETE' THEN
-        {_log(table, "create", "NEW", new, "NULL")};
-      END IF;
+def _function_name(model: Model, event: str) -> str:
+    return bounded(f"dataflow_{event}_{model.table_name}")
+
+
+def _bodies(model: Model) -> dict[str, str]:
+    """What each of the triggers does. One function for all would have to ask first which of them it is for,
+    which takes as long as a good part of the rest."""
+    # They run with their owner's rights, so that every program can write whatever role it has; so their names
+    # must not depend on the search path of those programs.
+    new, old, table = _record(model, "NEW"), _record(model, "OLD"), model.table_name
+    created, deleted = _log(table, "create", "NEW", new, "NULL"), _log(table, "delete", "OLD", "NULL", old)
+    in_bulk = _BULK.format(quoted(table))
+    many = _log(table, "create", "made", _record(model, "made"), "NULL", "made")
+    emptied = _log(table, "delete", "one", "NULL", _record(model, "one"), f'%1$s."{table}" AS one')
+    changed = (  # a record under another key is another record
+        f"IF OLD.id OPERATOR(pg_catalog.=) NEW.id THEN {_log(table, 'update', 'NEW', new, old)};"
+        f" ELSE {deleted}; {created}; END IF;"
+    )
+    return {
+        "insert": _function(f"{created};", unless=in_bulk),
+        "bulk": _function(f"{many};", unless=f"({in_bulk}) IS NOT TRUE"),
+        "update": _function(changed),
+        "delete": _function(f"{deleted};"),
+        "truncate": _function(f"{emptied};"),
+    }
+
+
+def _function(statements: str, *, unless: str = "") -> str:
+    left = f"      IF {unless} THEN RETURN NULL; END IF;\n" if unless else ""
+    return f"""{_DECLARED}    BEGIN
+{left}      {_LEARNED}
+      {statements}
       RETURN NULL;
     END
 """
 
 
 def _log(table: str, op: str, row: str, after: str, before: str, source: str = "") -> str:
+    values = (
+        f"{quoted(table)}, {row}.id::pg_catalog.text, '{op}', {after}, {before}, {_WHO},"
+        " pg_catalog.clock_timestamp()"
+    )
     return (
         'INSERT INTO %1$s.dataflow_changes (model, pk, op, "row", old, actor, session, run, tenant,'
-        f" request, at) SELECT '{table}', {row}.id::pg_catalog.text, '{op}', {after}, {before},"
-        f" {_WHO}, pg_catalog.clock_timestamp() {source}"
+        f" request, at) {f'SELECT {values} FROM {source}' if source else f'VALUES ({values})'}"
     )
 
 
@@ -302,14 +356,14 @@ class PostgresqlLog:
 
     def read_sql(self) -> str:
         return (
-            f'SELECT pos, model, pk, "row", old, actor, session, run, tenant, request, {_MOMENT.format("at")}'
+            f'SELECT pos, model, pk, "row", old, actor, session, run, tenant, request,'
+            f" {_MOMENT.format('at')}, {_TXN}"
             " FROM dataflow_changes WHERE pos > $1 ORDER BY pos LIMIT $2"
         )
 
     async def seal(self, connection: Any) -> None:
-        sealed = SEALED_AT_ONCE
-        while sealed == SEALED_AT_ONCE:
-            ((sealed,),) = await connection.fetch("SELECT dataflow_seal()")
+        while (await connection.fetch("SELECT dataflow_seal()"))[0][0]:
+            pass
 
     async def begin_sealed(self, connection: Any) -> None:
         await connection.run("BEGIN ISOLATION LEVEL REPEATABLE READ READ WRITE")

@@ -186,7 +186,7 @@ class Sqlite:
         triggers = {name: sql for kind, name, sql in rows if kind == "trigger"}
         captured = sqlite_log.is_captured(model, triggers)
         if captured and model.changes:
-            captured = await connection.keeps_requests()
+            captured = not await connection.missing_of_log()
         return Found(
             columns=frozenset(row[0] for row in columns),
             indexes=frozenset(name for kind, name, _ in rows if kind == "index"),
@@ -199,7 +199,7 @@ class Sqlite:
         try:
             for sql in self.system_sql():
                 await connection.fetch(sql)
-            await connection.keep_requests()
+            await connection.complete_log()
             yield
             await connection.commit()
         except BaseException:

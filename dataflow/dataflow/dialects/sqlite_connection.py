@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import secrets
 import sqlite3
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -37,7 +38,18 @@ class SqliteConnection:
     """One connection and its thread, which runs statements in the order they were given; but for short reads,
     which are done at once."""
 
-    __slots__ = ("_busy", "_driver", "_known", "_serving", "_short", "_who", "caller", "seen_version", "wal")
+    __slots__ = (
+        "_busy",
+        "_driver",
+        "_known",
+        "_serving",
+        "_short",
+        "_txn",
+        "_who",
+        "caller",
+        "seen_version",
+        "wal",
+    )
 
     def __init__(self, driver: aiosqlite.Connection, path: Path) -> None:
         self.caller: Call | None = None
@@ -47,6 +59,7 @@ class SqliteConnection:
         self._serving: Call | None = None  # whose statement the thread is running
         self._known: Call | None = None  # whose identity this is
         self._who: Identity = NOBODY
+        self._txn: str | None = None  # what the changes of this transaction are known by, once there are any
         self._busy = False
         self._short: ShortReads | None = None
 
@@ -169,9 +182,9 @@ class SqliteConnection:
             for sql in (*sqlite_log.SYSTEM_TABLES, sqlite_log.FIRST_HEAD):
                 await self.fetch(sql)
             await self.commit()
-        if make and not await self.keeps_requests():
+        if make and await self.missing_of_log():
             await self.begin(write=True)
-            await self.keep_requests()
+            await self.complete_log()
             await self.commit()
         await self._driver.create_function(sqlite_log.CALLER, 1, self._about_caller)
         for change in (lists.push, lists.add, lists.pull):
@@ -179,28 +192,33 @@ class SqliteConnection:
             await self._driver.create_function(name, 2, function, deterministic=True)
         await self.fetch(sqlite_log.stamp_sql(await self._log_columns()))
 
-    async def keep_requests(self) -> None:
-        """Add their column to a log that was made before they were kept. It takes a transaction."""
-        if not await self.keeps_requests():
-            await self.fetch(sqlite_log.REQUEST)
+    async def complete_log(self) -> None:
+        """Add to a log what it has not kept until now. It takes a transaction."""
+        for sql in await self.missing_of_log():
+            await self.fetch(sql)
 
-    async def keeps_requests(self) -> bool:
-        return "request" in await self._log_columns()
+    async def missing_of_log(self) -> list[str]:
+        return sqlite_log.completed_sql(await self._log_columns())
 
     async def _log_columns(self) -> list[str]:
         return [
             name for (name,) in await self.fetch("SELECT name FROM pragma_table_info('dataflow_changes')")
         ]
 
-    def _fetch(self, caller: Call | None, sql: str, parameters: Sequence[Any]) -> list[Any]:
+    def _serve(self, caller: Call | None) -> None:
         self._serving, self._busy = caller, True
+        if not self._driver._conn.in_transaction:
+            self._txn = None  # a statement is one by itself, unless it begins one
+
+    def _fetch(self, caller: Call | None, sql: str, parameters: Sequence[Any]) -> list[Any]:
+        self._serve(caller)
         try:
             return self._driver._conn.execute(sql, parameters).fetchall()
         finally:
             self._busy = False
 
     def _query(self, caller: Call | None, sql: str, parameters: Sequence[Any]) -> list[Any]:
-        self._serving, self._busy = caller, True
+        self._serve(caller)
         try:
             cursor = self._driver._conn.execute(sql, parameters)
             return [[column[0] for column in cursor.description or ()], *cursor.fetchall()]
@@ -208,7 +226,7 @@ class SqliteConnection:
             self._busy = False
 
     def _fetch_each(self, caller: Call | None, sql: str, rows: Sequence[Sequence[Any]]) -> list[Any]:
-        self._serving, self._busy = caller, True
+        self._serve(caller)
         try:
             execute = self._driver._conn.execute
             return [row for parameters in rows for row in execute(sql, parameters).fetchall()]
@@ -216,7 +234,7 @@ class SqliteConnection:
             self._busy = False
 
     def _execute(self, caller: Call | None, sql: str, parameters: Sequence[Any]) -> list[Any]:
-        self._serving, self._busy = caller, True
+        self._serve(caller)
         try:
             cursor = self._driver._conn.execute(sql, parameters)
             return [(cursor.rowcount, cursor.lastrowid or 0)]
@@ -224,6 +242,10 @@ class SqliteConnection:
             self._busy = False
 
     def _about_caller(self, part: int) -> str | None:
+        if part == sqlite_log.TXN:
+            if self._txn is None:
+                self._txn = secrets.token_hex(8)
+            return self._txn
         if self._serving is not self._known:
             self._known, self._who = self._serving, identity(self._serving)
         return self._who[part] or None

@@ -27,7 +27,8 @@ CHANGES = """CREATE TABLE IF NOT EXISTS dataflow_changes (
   run TEXT,
   tenant TEXT,
   request TEXT,
-  at TEXT NOT NULL
+  at TEXT NOT NULL,
+  txn TEXT
 )"""
 HEADS = """CREATE TABLE IF NOT EXISTS dataflow_changes_head (
   id INTEGER PRIMARY KEY CHECK (id = 1),
@@ -41,20 +42,25 @@ _LOOK, _LOOKS = 0.002, 40
 
 CALLER = "nexus_caller"
 # On our own connections only: a function in a trigger that lasts would break every other program's writes.
-WHO = ("actor", "session", "run", "tenant", "request")
-REQUEST = "ALTER TABLE dataflow_changes ADD COLUMN request TEXT"
+WHO = ("actor", "session", "run", "tenant", "request", "txn")
+TXN = WHO.index("txn")
 
 
 def stamp_sql(columns: Iterable[str]) -> str:
-    """What says who made a change, in a log with these columns: of those of `WHO`, an older one has no
-    request."""
+    """What says who made a change, and in which transaction, in a log with these columns: an older one has
+    fewer of those of `WHO`."""
     known = set(columns)
     parts = ", ".join(f"{name} = {CALLER}({place})" for place, name in enumerate(WHO) if name in known)
     return f"""CREATE TEMP TRIGGER IF NOT EXISTS nexus_stamp AFTER INSERT ON main.dataflow_changes
-WHEN {CALLER}(0) IS NOT NULL
 BEGIN
   UPDATE dataflow_changes SET {parts} WHERE seq = NEW.seq;
 END"""
+
+
+def completed_sql(columns: Iterable[str]) -> list[str]:
+    """What a log with these columns lacks: one that was made before they were kept."""
+    known = set(columns)
+    return [f"ALTER TABLE dataflow_changes ADD COLUMN {name} TEXT" for name in WHO if name not in known]
 
 
 def capture_sql(model: Model) -> list[str]:
@@ -125,7 +131,7 @@ class SqliteLog:
   FROM dataflow_changes_head)"""
 
     def read_sql(self) -> str:
-        return """SELECT seq, model, pk, "row", old, actor, session, run, tenant, request, at
+        return """SELECT seq, model, pk, "row", old, actor, session, run, tenant, request, at, txn
 FROM dataflow_changes WHERE seq > ? ORDER BY seq LIMIT ?"""
 
     async def seal(self, connection: Any) -> None:
