@@ -10,7 +10,7 @@ from typing import Any
 from benchmarks.kit.databases import on_each
 from benchmarks.kit.load import Line, request
 from benchmarks.kit.processes import Child, serving
-from benchmarks.kit.profile import profiled
+from benchmarks.kit.profile import profiled, profiled_here
 from benchmarks.kit.rounds import Figures, Measure, Row, Target, in_turns, reason_of
 from benchmarks.kit.settings import Settings
 from benchmarks.kit.websockets import Websocket, allow_many, answer_pings, count_frames
@@ -55,7 +55,10 @@ async def _logging(settings: Settings, kind: str, url: str) -> list[Row]:
             return once
 
         candidates = {"not logged": inserting(TABLES[1]), "ours": inserting(TABLES[0])}
-        return await in_turns(kind, "an insert, changes logged", candidates, settings.rounds * 2)
+        name = "an insert, changes logged"
+        if settings.profile:
+            await profiled_here(f"{kind}: {name}", candidates)
+        return await in_turns(kind, name, candidates, settings.rounds * 2)
 
 
 async def _latency(settings: Settings, kind: str, url: str) -> list[Row]:
