@@ -31,12 +31,11 @@ async def measure(settings: Settings) -> list[Row]:
 
 
 async def _fan_outs(settings: Settings, kind: str, url: str) -> list[Row]:
-    """On SQLite only: what stands behind the log is the same for all."""
-    if kind != "sqlite":
-        return []
+    """To few and very many only on the first database, since these do not depend on it."""
+    counts = _SUBSCRIBERS if kind == next(iter(settings.databases)) else (1_000,)
     rows: list[Row] = []
-    for subscribers in (20,) if settings.quick else _SUBSCRIBERS:
-        rows += await _fan_out(settings, url, subscribers)
+    for subscribers in (20,) if settings.quick else counts:
+        rows += await _fan_out(settings, kind, url, subscribers)
     return rows
 
 
@@ -99,7 +98,7 @@ async def _latency(settings: Settings, kind: str, url: str) -> list[Row]:
     return found
 
 
-async def _fan_out(settings: Settings, url: str, subscribers: int) -> list[Row]:
+async def _fan_out(settings: Settings, kind: str, url: str, subscribers: int) -> list[Row]:
     failed: dict[str, str] = {}
     candidates: dict[str, Measure] = {}
     memory: dict[str, float] = {}
@@ -114,15 +113,16 @@ async def _fan_out(settings: Settings, url: str, subscribers: int) -> list[Row]:
                 candidates[label] = _delivered(child, port, followers, changes, everybody)
                 if settings.profile:
                     once = candidates[label]
-                    profiled(f"{subscribers} subscribers: {label}", child.pid, lambda s, o=once: _for(s, o))
+                    title = f"{kind}: {subscribers} subscribers: {label}"
+                    profiled(title, child.pid, lambda s, o=once: _for(s, o))
             except Exception as failure:
                 failed[label] = reason_of(failure)
         name = f"a change for each of {subscribers:,} subscribers"
         targets = {"µs CPU": (Target(at_most=35),)} if subscribers == 1_000 else {}
-        rows = await in_turns("sqlite", name, candidates, min(settings.rounds, 3), targets, failed)
+        rows = await in_turns(kind, name, candidates, min(settings.rounds, 3), targets, failed)
     taken = {label: [used] for label, used in memory.items()}
     promised = (Target(at_most=40),) if subscribers == 1_000 else ()
-    return [*rows, Row("sqlite", f"each of {subscribers:,} connections", "KiB", taken, failed, promised)]
+    return [*rows, Row(kind, f"each of {subscribers:,} connections", "KiB", taken, failed, promised)]
 
 
 def _follow(
