@@ -64,7 +64,7 @@ async def _latency(settings: Settings, kind: str, url: str) -> list[Row]:
     """From a commit in this process to its frame from the server, which is another one."""
     _, app = application(url, channels=[])
     loop = asyncio.get_running_loop()
-    with serving("benchmarks.ours", url) as (_, port):
+    with serving("benchmarks.ours", url, settle=not settings.quick) as (_, port):
         line = Websocket(port, "/ws")
         line.send(_SUBSCRIBE)
         if (first := line.receive())["type"] != "ready":
@@ -107,7 +107,7 @@ async def _fan_out(settings: Settings, kind: str, url: str, subscribers: int) ->
     with ExitStack() as stack:
         for label, module in (("floor", "benchmarks.floor.broadcast"), ("ours", "benchmarks.ours")):
             try:
-                child, port = stack.enter_context(serving(module, url))
+                child, port = stack.enter_context(serving(module, url, settle=not settings.quick))
                 followers, used = _follow(stack, child, port, subscribers, everybody)
                 memory[label] = used
                 candidates[label] = _delivered(child, port, followers, changes, everybody)

@@ -129,7 +129,8 @@ async def _requests(settings: Settings, kind: str, url: str) -> list[Row]:
         for candidate in _CANDIDATES:
             try:
                 check_installed(*candidate.packages)
-                child, port = stack.enter_context(serving(candidate.module, url))
+                server = serving(candidate.module, url, settle=not settings.quick)
+                child, port = stack.enter_context(server)
                 if candidate.label == "ours":
                     _make_record(port)
                 servers[candidate.label] = candidate, child, port

@@ -58,7 +58,8 @@ _BOTH = frozenset(
         b"*/*",
     }
 )
-_ACCEPTED = {True: _BOTH, False: _BOTH | {b"application/json"}}
+_PLAIN = _BOTH | {b"application/json"}
+"""What a client of an older revision may accept; of the newest, a call that takes long becomes a stream."""
 _LONGEST_META = 2048
 
 
@@ -137,7 +138,7 @@ class Direct:
             if peer is None or not (version is None or version in _OLDER):
                 return None
         if (
-            headers.get(b"accept") not in _ACCEPTED[peer is None]
+            headers.get(b"accept") not in (_BOTH if peer is None else _PLAIN)
             or headers.get(b"content-type") != b"application/json"
             or len(headers) != len(scope["headers"])  # something is said twice
             or not isinstance(get_tracer_provider(), ProxyTracerProvider)  # the SDK makes the spans
