@@ -11,6 +11,7 @@ from typing import Any
 from benchmarks.floor.bulk import TABLE, bulk_floor
 from benchmarks.floor.items import Items
 from benchmarks.kit.databases import on_each
+from benchmarks.kit.profile import profiled_here
 from benchmarks.kit.rounds import Figures, Measure, Row, Target, in_turns
 from benchmarks.kit.settings import Settings
 from benchmarks.ours import TABLES, application
@@ -32,14 +33,16 @@ async def measure(settings: Settings) -> list[Row]:
 
 async def _smaller(settings: Settings, kind: str, url: str) -> list[Row]:
     size, rounds = (200, 1) if settings.quick else (10_000, 4)
-    return await _compared(kind, url, size, rounds, logged=True)
+    return await _compared(kind, url, size, rounds, logged=True, profile=settings.profile)
 
 
 async def _larger(settings: Settings, kind: str, url: str) -> list[Row]:
     return await _compared(kind, url, 100_000, 2, logged=False)
 
 
-async def _compared(kind: str, url: str, size: int, rounds: int, *, logged: bool) -> list[Row]:
+async def _compared(
+    kind: str, url: str, size: int, rounds: int, *, logged: bool, profile: bool = False
+) -> list[Row]:
     found: list[Row] = []
     _, app = application(url, channels=[])
     floor = bulk_floor(url)
@@ -80,7 +83,7 @@ async def _compared(kind: str, url: str, size: int, rounds: int, *, logged: bool
 
         try:
             for verb in ("create", "update", "upsert"):
-                if time.monotonic() - begun > _BUDGET:
+                if time.monotonic() - begun > _BUDGET and not profile:
                     break
                 theirs = getattr(floor, verb)
                 candidates: dict[str, Measure] = {
@@ -92,6 +95,8 @@ async def _compared(kind: str, url: str, size: int, rounds: int, *, logged: bool
                     candidates["ours, changes logged"] = measured
                 targets = {"records/s": (Target("driver", 0.75),)}
                 found += await in_turns(kind, f"{verb} {size:,}", candidates, rounds, targets)
+                if profile:
+                    await profiled_here(f"{kind}: {verb} {size:,}", candidates)
             for table in (_UNLOGGED, _LOGGED) if logged else (_UNLOGGED,):
                 await _check(run, table, size)
         finally:

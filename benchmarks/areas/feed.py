@@ -10,7 +10,7 @@ from typing import Any
 from benchmarks.kit.databases import on_each
 from benchmarks.kit.load import Line, request
 from benchmarks.kit.processes import Child, serving
-from benchmarks.kit.profile import profiled
+from benchmarks.kit.profile import profiled, profiled_here
 from benchmarks.kit.rounds import Figures, Measure, Row, Target, in_turns, reason_of
 from benchmarks.kit.settings import Settings
 from benchmarks.kit.websockets import Websocket, allow_many, answer_pings, count_frames
@@ -31,12 +31,11 @@ async def measure(settings: Settings) -> list[Row]:
 
 
 async def _fan_outs(settings: Settings, kind: str, url: str) -> list[Row]:
-    """On SQLite only: what stands behind the log is the same for all."""
-    if kind != "sqlite":
-        return []
+    """To few and very many only on the first database, since these do not depend on it."""
+    counts = _SUBSCRIBERS if kind == next(iter(settings.databases)) else (1_000,)
     rows: list[Row] = []
-    for subscribers in (20,) if settings.quick else _SUBSCRIBERS:
-        rows += await _fan_out(settings, url, subscribers)
+    for subscribers in (20,) if settings.quick else counts:
+        rows += await _fan_out(settings, kind, url, subscribers)
     return rows
 
 
@@ -55,14 +54,17 @@ async def _logging(settings: Settings, kind: str, url: str) -> list[Row]:
             return once
 
         candidates = {"not logged": inserting(TABLES[1]), "ours": inserting(TABLES[0])}
-        return await in_turns(kind, "an insert, changes logged", candidates, settings.rounds * 2)
+        name = "an insert, changes logged"
+        if settings.profile:
+            await profiled_here(f"{kind}: {name}", candidates)
+        return await in_turns(kind, name, candidates, settings.rounds * 2)
 
 
 async def _latency(settings: Settings, kind: str, url: str) -> list[Row]:
     """From a commit in this process to its frame from the server, which is another one."""
     _, app = application(url, channels=[])
     loop = asyncio.get_running_loop()
-    with serving("benchmarks.ours", url) as (_, port):
+    with serving("benchmarks.ours", url, settle=not settings.quick) as (_, port):
         line = Websocket(port, "/ws")
         line.send(_SUBSCRIBE)
         if (first := line.receive())["type"] != "ready":
@@ -96,7 +98,7 @@ async def _latency(settings: Settings, kind: str, url: str) -> list[Row]:
     return found
 
 
-async def _fan_out(settings: Settings, url: str, subscribers: int) -> list[Row]:
+async def _fan_out(settings: Settings, kind: str, url: str, subscribers: int) -> list[Row]:
     failed: dict[str, str] = {}
     candidates: dict[str, Measure] = {}
     memory: dict[str, float] = {}
@@ -105,21 +107,22 @@ async def _fan_out(settings: Settings, url: str, subscribers: int) -> list[Row]:
     with ExitStack() as stack:
         for label, module in (("floor", "benchmarks.floor.broadcast"), ("ours", "benchmarks.ours")):
             try:
-                child, port = stack.enter_context(serving(module, url))
+                child, port = stack.enter_context(serving(module, url, settle=not settings.quick))
                 followers, used = _follow(stack, child, port, subscribers, everybody)
                 memory[label] = used
                 candidates[label] = _delivered(child, port, followers, changes, everybody)
                 if settings.profile:
                     once = candidates[label]
-                    profiled(f"{subscribers} subscribers: {label}", child.pid, lambda s, o=once: _for(s, o))
+                    title = f"{kind}: {subscribers} subscribers: {label}"
+                    profiled(title, child.pid, lambda s, o=once: _for(s, o))
             except Exception as failure:
                 failed[label] = reason_of(failure)
         name = f"a change for each of {subscribers:,} subscribers"
         targets = {"µs CPU": (Target(at_most=35),)} if subscribers == 1_000 else {}
-        rows = await in_turns("sqlite", name, candidates, min(settings.rounds, 3), targets, failed)
+        rows = await in_turns(kind, name, candidates, min(settings.rounds, 3), targets, failed)
     taken = {label: [used] for label, used in memory.items()}
     promised = (Target(at_most=40),) if subscribers == 1_000 else ()
-    return [*rows, Row("sqlite", f"each of {subscribers:,} connections", "KiB", taken, failed, promised)]
+    return [*rows, Row(kind, f"each of {subscribers:,} connections", "KiB", taken, failed, promised)]
 
 
 def _follow(

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 
 from benchmarks.kit.databases import on_each
 from benchmarks.kit.driver_work import Work
+from benchmarks.kit.profile import profiled_here
 from benchmarks.kit.rounds import Figures, Measure, Row, Target, in_turns
 from benchmarks.kit.settings import Settings
 from benchmarks.ours import TABLES, application
@@ -50,9 +51,11 @@ async def _models(settings: Settings, kind: str, url: str) -> list[Row]:
             label = "ours" if count == counts[-1] else f"{count} model{'s'[: count > 1]}"
             measures[label] = _timed(_reading(run), settings.times(200))
         targets = {"µs CPU": (Target("1 model", 0.95),)}
-        return await in_turns(
-            kind, f"read by id, among {counts[-1]} models", measures, settings.rounds, targets
-        )
+        name = f"read by id, among {counts[-1]} models"
+        rows = await in_turns(kind, name, measures, settings.rounds, targets)
+        if settings.profile:
+            await profiled_here(f"{kind}: {name}", measures)
+        return rows
     finally:
         for db in made:
             await db.database.close()
@@ -88,13 +91,18 @@ async def _records(settings: Settings, kind: str, url: str) -> list[Row]:
             measures = {little: _timed(work(few), times), "ours": _timed(work(many), times)}
             shown = f"{name}, of {size * 100:,} records"
             rows += await in_turns(kind, shown, measures, settings.rounds, {"µs": target})
+            if settings.profile:
+                await profiled_here(f"{kind}: {shown}", measures)
         conditions = {"$and": [{"price": {"$gte": -number}} for number in range(1, _CONDITIONS + 1)]}
         measures = {
             "no filter": _timed(lambda: few("list", limit=20), times),
             "1 condition": _timed(lambda: few("list", limit=20, filter={"price": {"$gte": -1}}), times),
             "ours": _timed(lambda: few("list", limit=20, filter=conditions), times),
         }
-        rows += await in_turns(kind, f"list 20 by {_CONDITIONS} conditions", measures, settings.rounds)
+        name = f"list 20 by {_CONDITIONS} conditions"
+        rows += await in_turns(kind, name, measures, settings.rounds)
+        if settings.profile:
+            await profiled_here(f"{kind}: {name}", measures)
     return rows
 
 
@@ -124,6 +132,8 @@ async def _log(settings: Settings, kind: str, url: str) -> list[Row]:
         for label in (short, "ours"):
             for row in await in_turns(kind, "", {label: work}, settings.rounds):
                 taken.setdefault(row.unit, {}).update(row.taken)
+            if settings.profile:
+                await profiled_here(f"{kind}: insert", {label: work})
             if label == short:
                 for begin in range(0, changes, _GIVEN_AT_ONCE):
                     data = [{"name": f"{n}"} for n in range(begin, min(changes, begin + _GIVEN_AT_ONCE))]

@@ -76,14 +76,16 @@ async def measure(settings: Settings) -> list[Row]:
 
 async def _requests(settings: Settings, kind: str, url: str) -> list[Row]:
     rows: list[Row] = []
-    with _servers(url) as (servers, failed):
+    with _servers(settings, url) as (servers, failed):
         for row in _ROWS:
             rows += await _compared(settings, kind, servers, failed, row)
     return rows
 
 
 @contextmanager
-def _servers(url: str) -> Iterator[tuple[dict[str, tuple[Candidate, Child, int]], dict[str, str]]]:
+def _servers(
+    settings: Settings, url: str
+) -> Iterator[tuple[dict[str, tuple[Candidate, Child, int]], dict[str, str]]]:
     """Every candidate that starts and answers rightly, with records; and why the others do not."""
     servers: dict[str, tuple[Candidate, Child, int]] = {}
     failed: dict[str, str] = {}
@@ -91,7 +93,8 @@ def _servers(url: str) -> Iterator[tuple[dict[str, tuple[Candidate, Child, int]]
         for name, candidate in CANDIDATES.items():
             try:
                 command = candidate.command()
-                child, port = stack.enter_context(serving(candidate.module, url, python=command))
+                server = serving(candidate.module, url, python=command, settle=not settings.quick)
+                child, port = stack.enter_context(server)
                 candidate.prepare(port, RECORDS)
                 servers[name] = candidate, child, port
             except Exception as failure:

@@ -9,6 +9,7 @@ from typing import Any
 from benchmarks.kit.databases import on_each
 from benchmarks.kit.driver_work import Work, captured
 from benchmarks.kit.peers import INCUMBENT, python_of
+from benchmarks.kit.profile import profiled_here
 from benchmarks.kit.programs import asked
 from benchmarks.kit.rounds import Figures, Measure, Row, Target, in_turns
 from benchmarks.kit.settings import Settings
@@ -43,8 +44,10 @@ async def _nothing(settings: Settings) -> list[Row]:
             await app.runtime.invoke("nothing", {}, LOCAL, channel="benchmark")
         return {"µs CPU": (time.process_time() - begun) / times * 1e6}
 
-    target = {"µs CPU": (Target(at_most=8),)}
-    return await in_turns("-", "invoke, empty operation", {"ours": ours}, settings.rounds, target)
+    name, target = "invoke, empty operation", {"µs CPU": (Target(at_most=8),)}
+    if settings.profile:
+        await profiled_here(name, {"ours": ours})
+    return await in_turns("-", name, {"ours": ours}, settings.rounds, target)
 
 
 async def _operations(settings: Settings, kind: str, url: str) -> list[Row]:
@@ -79,6 +82,8 @@ async def _operations(settings: Settings, kind: str, url: str) -> list[Row]:
             promised = {unit: (Target(INCUMBENT, 20),) for unit in ("µs", "µs CPU")}
             name = _SHOWN.get(verb, verb)
             rows += await in_turns(kind, name, candidates, settings.rounds * 2, promised, failed)
+            if settings.profile:
+                await profiled_here(f"{kind}: {name}", candidates)
     return rows
 
 

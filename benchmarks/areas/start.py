@@ -12,6 +12,7 @@ from pathlib import Path
 
 from benchmarks.kit.peers import INCUMBENT, check_installed, python_of
 from benchmarks.kit.processes import ROOT, free_port, running
+from benchmarks.kit.profile import profiled_imports
 from benchmarks.kit.rounds import Figures, Measure, Row, Target, in_turns, reason_of
 from benchmarks.kit.settings import Settings
 
@@ -37,6 +38,10 @@ _IMPORTS = {
 
 async def measure(settings: Settings) -> list[Row]:
     rounds = min(settings.rounds, 3)
+    if settings.profile:
+        profiled_imports("nexus --help", [_NEXUS, "--help"])
+        for label in ("by hand", "ours"):
+            profiled_imports(f"imports: {label}", ["-c", f"import {_IMPORTS[label][0]}"])
     helped = {"python": _program([sys.executable, "-c", "pass"]), "ours": _program([_NEXUS, "--help"])}
     rows = await in_turns("-", "nexus --help", helped, rounds, {"ms CPU": (Target(at_most=120),)})
     measures: dict[str, Measure] = {}

@@ -9,6 +9,7 @@ from typing import Any
 
 from benchmarks.kit.databases import on_each
 from benchmarks.kit.peers import INCUMBENT, python_of
+from benchmarks.kit.profile import profiled_here
 from benchmarks.kit.programs import asked
 from benchmarks.kit.rounds import Figures, Measure, Row, Target, in_turns
 from benchmarks.kit.settings import Settings
@@ -70,6 +71,8 @@ async def _nodes(settings: Settings) -> list[Row]:
                 candidates[INCUMBENT] = incumbent.measuring(f"{name} 1")
             targets = {"µs CPU": (Target(at_most=most), Target(INCUMBENT, 100))}
             rows += await in_turns("-", shown, candidates, settings.rounds, targets, failed)
+            if settings.profile:
+                await profiled_here(shown, candidates)
     workflow = chain("nothing", 500 if settings.quick else 10_000, {})
 
     def planned() -> Figures:
@@ -77,8 +80,10 @@ async def _nodes(settings: Settings) -> list[Row]:
         workflow.build().as_operation("large", app.registry)
         return {"ms CPU": (time.process_time() - begun) * 1e3}
 
-    target = {"ms CPU": (Target(at_most=200),)}
-    return rows + await in_turns("-", "10,000 nodes planned", {"ours": planned}, settings.rounds, target)
+    name, target = "10,000 nodes planned", {"ms CPU": (Target(at_most=200),)}
+    if settings.profile:
+        await profiled_here(name, {"ours": planned})
+    return rows + await in_turns("-", name, {"ours": planned}, settings.rounds, target)
 
 
 def _each(app: Nexus, name: str, times: int) -> Measure:
@@ -147,6 +152,9 @@ async def _runs(settings: Settings, kind: str, url: str) -> list[Row]:
         rows += await in_turns(kind, "a run, one after the other", one, settings.rounds)
         target = {"runs/s": (Target("operation alone", 0.6),)}
         rows += await in_turns(kind, "1,000 runs at once", many, settings.rounds, target)
+        if settings.profile:
+            await profiled_here(f"{kind}: a run, one after the other", one)
+            await profiled_here(f"{kind}: 1,000 runs at once", many)
         wanted = await app.runtime.invoke("benchmark_items.count", {}, LOCAL, channel="benchmark")
         if wanted.count < len(works) * settings.rounds:
             raise AssertionError(f"only {wanted.count} records were made")

@@ -102,8 +102,11 @@ def running(command: Sequence[str | Path], environment: Mapping[str, str] | None
 
 
 @contextlib.contextmanager
-def serving(module: str, *arguments: str, python: str | Path = sys.executable) -> Iterator[tuple[Child, int]]:
-    """A module, or a file of ours, that is given a port to serve at and the arguments; it answers."""
+def serving(
+    module: str, *arguments: str, python: str | Path = sys.executable, settle: bool = True
+) -> Iterator[tuple[Child, int]]:
+    """A module, or a file of ours, that is given a port to serve at and the arguments; it answers, and loads
+    nothing more beside that, if it is to `settle`."""
     port = free_port()
     start = [str(ROOT / module)] if module.endswith(".py") else ["-m", module]
     with running([python, *start, str(port), *arguments]) as child:
@@ -115,7 +118,8 @@ def serving(module: str, *arguments: str, python: str | Path = sys.executable) -
             if time.monotonic() > deadline:
                 raise TimeoutError(f"did not answer within {PATIENCE:g} s: {child.said}")
             time.sleep(0.05)
-        _settle(child)
+        if settle:
+            _settle(child)
         yield child, port
 
 

@@ -160,8 +160,7 @@ class Announcer:
                 client.outbox.put(ResourcesListChanged())
 
     def _client(self, ctx: Context) -> _Client:
-        """The SDK has no public way to the connection behind a session."""
-        connection = ctx.session._connection
+        connection = connection_of(ctx)
         client = self._clients.get(connection)
         if client is None:
             client = self._clients[connection] = _Client(self._runtime, connection, self._counts)
@@ -175,6 +174,11 @@ class Announcer:
 
     def _with(self, session_id: str) -> list[_Client]:
         return [client for client in self._clients.values() if client.session_id == session_id]
+
+
+def connection_of(ctx: Context) -> Connection:
+    """The SDK has no public way to the connection behind a session."""
+    return ctx.session._connection
 
 
 class _Client:

@@ -47,17 +47,17 @@ class Endpoint:
             await refuse(scope, receive, send, nothing)
             return
         try:
-            app = await self._app()
+            served = await self._ready_to_serve()
         except Unavailable as failure:
             await refuse(scope, receive, send, failure)
             return
         match scope["method"]:
             case "POST":
-                await self._message(app, scope, receive, send)
+                await self._message(served, scope, receive, send)
             case "GET":
-                await self._stream(app, scope, receive, send)
+                await self._stream(served.app, scope, receive, send)
             case _:
-                await app(scope, receive, send)
+                await served.app(scope, receive, send)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -91,7 +91,7 @@ class Endpoint:
             self._served = None
             self._ready.set()
 
-    async def _app(self) -> ASGIApp:
+    async def _ready_to_serve(self) -> Any:
         if self._served is None:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_PATIENCE):
@@ -100,24 +100,30 @@ class Endpoint:
             if self._ready.is_set():
                 raise self._failure
             raise Unavailable("MCP is still loading.", remedy="Try again in a few seconds.")
-        app: ASGIApp = self._served.app
-        return app
+        return self._served
 
-    async def _message(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _message(self, served: Any, scope: Scope, receive: Receive, send: Send) -> None:
+        unread: list[Message] = []
+
+        async def replay() -> Message:
+            return unread.pop() if unread else await receive()
+
         try:
             body = await read_body(scope, receive, self._largest)
-            check_json(body)
         except Disconnected:
             return
         except InvalidInput as failure:
             await answer(send, reply_json(rejection(failure), failure.status))
             return
-        unread: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
-
-        async def replay() -> Message:
-            return unread.pop() if unread else await receive()
-
-        await app(scope, replay, send)
+        unread.append({"type": "http.request", "body": body, "more_body": False})
+        if await served.direct.answers(scope, replay, send, body):
+            return
+        try:
+            check_json(body)
+        except InvalidInput as failure:
+            await answer(send, reply_json(rejection(failure), failure.status))
+            return
+        await served.app(scope, replay, send)
 
     async def _stream(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
         """An event stream ends when the server begins to close: otherwise the server would wait for it."""

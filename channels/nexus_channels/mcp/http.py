@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 
-from mcp.server.streamable_http import MCP_SESSION_ID_HEADER
+from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
+from mcp.server.auth.provider import AccessToken
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from mcp.server.transport_security import TransportSecuritySettings
 from mcp.shared.inbound import MCP_PROTOCOL_VERSION_HEADER
@@ -15,17 +17,20 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from nexus.runtime import Runtime
 from nexus_channels.mcp.announcer import Announcer
+from nexus_channels.mcp.direct import Direct
+from nexus_channels.mcp.peers import SESSION_ID
 from nexus_channels.mcp.server import NexusServer
 
-_SESSION = MCP_SESSION_ID_HEADER.encode()
 _VERSION = MCP_PROTOCOL_VERSION_HEADER.encode()
 
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """`app` answers what comes to /mcp, `close` ends the streams on which clients listen."""
+    """`app` answers what comes to /mcp, `direct` some of it past the SDK; `close` ends the streams on which
+    clients listen."""
 
     app: ASGIApp
+    direct: Direct
     close: Callable[[], None]
 
 
@@ -43,6 +48,10 @@ async def serving(runtime: Runtime, limit: int, largest: int) -> AsyncIterator[S
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         version = next((value for name, value in scope["headers"] if name == _VERSION), None)
         older = version is None or version.decode("latin-1") in HANDSHAKE_PROTOCOL_VERSIONS
+        if older:
+            # A session of the protocol is for who has opened it; to others the SDK says that there is none.
+            scope = {**scope, "user": _user(scope["nexus.session"].id)}
+            await server.peers.before(scope)
         if older and scope["method"] == "GET":
             await stream(scope, receive, send)
         else:
@@ -55,16 +64,22 @@ async def serving(runtime: Runtime, limit: int, largest: int) -> AsyncIterator[S
             async def watched(message: Message) -> None:
                 await send(message)
                 if message["type"] == "http.response.start" and message["status"] == 200:
-                    session_id = next(value for name, value in scope["headers"] if name == _SESSION)
+                    session_id = next(value for name, value in scope["headers"] if name == SESSION_ID)
                     while_open.enter_context(announcer.streaming(session_id.decode("latin-1")))
 
             await handshake.handle_request(scope, receive, watched)
 
     async with modern.run(), handshake.run(), announcer.announcing():
         try:
-            yield Served(app, announcer.close)
+            yield Served(app, Direct(server, app), announcer.close)
         finally:
             await server.stop()
+
+
+@functools.lru_cache(maxsize=1024)
+def _user(session: str) -> AuthenticatedUser:
+    """A session of Nexus, as the SDK knows its callers."""
+    return AuthenticatedUser(AccessToken(token="", client_id=session, scopes=[]))
 
 
 def _manager(server: NexusServer, largest: int, *, plain: bool) -> StreamableHTTPSessionManager:

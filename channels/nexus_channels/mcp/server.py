@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -21,7 +20,6 @@ from mcp_types import (
     EmptyResult,
     ListResourcesResult,
     ListResourceTemplatesResult,
-    ListToolsResult,
     NotificationParams,
     PaginatedRequestParams,
     ReadResourceRequestParams,
@@ -30,18 +28,18 @@ from mcp_types import (
     SubscribeRequestParams,
     SubscriptionsListenRequestParams,
     SubscriptionsListenResult,
+    TextContent,
     UnsubscribeRequestParams,
 )
 
-from nexus.demands import Demands, Noted
-from nexus.errors import Malformed, NexusError, TooLarge
-from nexus.request import REQUEST, new_request
+from nexus.errors import NexusError
+from nexus.request import new_request
 from nexus.runtime import Runtime
 from nexus.session import Session
 from nexus_channels.mcp import resources
 from nexus_channels.mcp.announcer import Announcer
-from nexus_channels.mcp.demands import demands_of
-from nexus_channels.mcp.tools import Toolbox, refusal, success
+from nexus_channels.mcp.calls import Begun, Calls, Outcome
+from nexus_channels.mcp.peers import BEGUN, Peers
 
 _INSTRUCTIONS = (
     "Tools are named after what they work on and what they do, as in products_list. A call that fails"
@@ -64,19 +62,19 @@ class NexusServer(Server[Any]):
         self, runtime: Runtime, announcer: Announcer, *, limit: int, session: Session | None = None
     ) -> None:
         self._runtime = runtime
-        self._handlers = handlers = _Handlers(runtime, announcer, limit, session)
+        self.calls = Calls(runtime, limit)
+        self.peers = Peers()
+        handlers = _Handlers(runtime, announcer, self.calls, self.peers, session)
         super().__init__(
             "nexus",
             version=_version(),
             instructions=_INSTRUCTIONS,
             cache_hints={
-                "tools/list": _FRESH,
                 "resources/list": _FRESH,
                 "resources/templates/list": _FRESH,
                 "resources/read": _FRESH,
             },
-            get_tool_input_schema=handlers.toolbox.checked_schema,
-            on_list_tools=handlers.list_tools,
+            get_tool_input_schema=self.calls.toolbox.checked_schema,
             on_call_tool=handlers.call_tool,
             on_list_resources=handlers.list_resources,
             on_list_resource_templates=handlers.list_templates,
@@ -85,12 +83,13 @@ class NexusServer(Server[Any]):
             on_unsubscribe_resource=handlers.unsubscribe,
             on_subscriptions_listen=handlers.listen,
         )
+        self.add_request_handler("tools/list", PaginatedRequestParams, handlers.list_tools)
         self.add_notification_handler("notifications/initialized", NotificationParams, announcer.initialized)
 
     async def stop(self) -> None:
         """Cancel the calls that run. The SDK would do so itself, but only after it has cut their way back,
         which then costs it a second."""
-        if running := set(self._handlers.running):
+        if running := set(self.calls.running):
             for task in running:
                 task.cancel()
             await asyncio.wait(running, timeout=_LAST_WORDS)
@@ -116,32 +115,32 @@ class NexusServer(Server[Any]):
 
 
 class _Handlers:
-    def __init__(self, runtime: Runtime, announcer: Announcer, limit: int, session: Session | None) -> None:
-        self.toolbox = Toolbox(runtime.registry)
-        self.running: set[asyncio.Task[Any]] = set()
+    def __init__(
+        self, runtime: Runtime, announcer: Announcer, calls: Calls, peers: Peers, session: Session | None
+    ) -> None:
         self._runtime = runtime
         self._announcer = announcer
-        self._limit = limit
+        self._calls = calls
+        self._peers = peers
         self._session = session
 
-    async def list_tools(self, ctx: Context, params: PaginatedRequestParams | None) -> ListToolsResult:
+    async def list_tools(self, ctx: Context, params: PaginatedRequestParams) -> dict[str, Any]:
+        self._peers.admit(ctx)
         try:
-            tools, following = self.toolbox.page(params.cursor if params else None)
+            return self._calls.toolbox.page(params.cursor)
         except NexusError as failure:
             raise _wire(failure) from None
-        return ListToolsResult(tools=tools, next_cursor=following)
 
     async def call_tool(self, ctx: Context, params: CallToolRequestParams) -> CallToolResult:
-        try:
-            described = self.toolbox.find(params.name)
-            given = dict(params.arguments or {})
-            demands = demands_of(described.operation, params.meta, given)
-            arguments = self._arguments(given)
-            noted = Noted()
-            result = await self._invoke(described.operation.name, arguments, demands, noted, ctx)
-            return success(described, result, noted)
-        except NexusError as failure:
-            return refusal(failure)
+        self._peers.admit(ctx)
+        scope = {} if ctx.request is None else ctx.request.scope
+        begun: Begun | None = scope.get(BEGUN)
+        if begun is not None:
+            return _result(await begun.take_over())
+        request = scope.get("nexus.request") or new_request()
+        return _result(
+            await self._calls.run(params.name, params.arguments, params.meta, self._caller(ctx), request)
+        )
 
     async def list_resources(
         self, ctx: Context, params: PaginatedRequestParams | None
@@ -189,20 +188,6 @@ class _Handlers:
         except NexusError as failure:
             raise _wire(failure) from None
 
-    async def _invoke(
-        self, name: str, arguments: bytes, demands: Demands | None, noted: Noted, ctx: Context
-    ) -> Any:
-        task = asyncio.current_task()
-        assert task is not None
-        self.running.add(task)
-        REQUEST.set(new_request() if ctx.request is None else ctx.request.scope["nexus.request"])
-        try:
-            return await self._runtime.invoke(
-                name, arguments, self._caller(ctx), channel="mcp", demands=demands, noted=noted
-            )
-        finally:
-            self.running.discard(task)
-
     def _caller(self, ctx: Context) -> Session:
         if self._session is not None:
             return self._session
@@ -211,15 +196,15 @@ class _Handlers:
         session: Session = ctx.request.scope["nexus.session"]
         return session
 
-    def _arguments(self, given: Mapping[str, Any]) -> bytes:
-        """As JSON again: so they are read by the same rules as those of the other channels."""
-        try:
-            text = msgspec.json.encode(given)
-        except ValueError as failure:
-            raise Malformed(f"The arguments are not valid JSON: {failure}.") from None
-        if len(text) > self._limit:
-            raise TooLarge(f"The arguments are larger than {self._limit} bytes.", remedy="Send less at once.")
-        return text
+
+def _result(outcome: Outcome) -> CallToolResult:
+    structured = None if outcome.structured is None else msgspec.json.decode(outcome.structured)
+    return CallToolResult(
+        content=[TextContent(text=text) for text in outcome.texts],
+        structured_content=structured,
+        is_error=outcome.failed,
+        _meta=None if outcome.meta is None else dict(outcome.meta),
+    )
 
 
 def _wire(failure: NexusError) -> MCPError:

@@ -1,4 +1,4 @@
-"""Operations as MCP tools: their descriptions, and their results and failures in MCP's form."""
+"""Operations as MCP tools, and how they are described."""
 
 from __future__ import annotations
 
@@ -6,19 +6,18 @@ import base64
 import binascii
 import bisect
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-from mcp_types import CallToolResult, TextContent, Tool, ToolAnnotations
+from mcp_types import Tool, ToolAnnotations
 
-from nexus.demands import Noted
-from nexus.errors import InvalidCursor, KeyInFlight, NexusError
+from nexus.errors import InvalidCursor, UnknownOperation
 from nexus.operation import Effect, Operation
 from nexus.registry import Registry
-from nexus.runs.record import Started
 from nexus.schema import json_schema
-from nexus_channels.mcp.demands import ETAG, IF_MATCH, REPLAYED, takes_tag, with_argument, with_member
+from nexus_channels.mcp.demands import takes_tag, with_argument, with_member
 
 logger = logging.getLogger("nexus")
 
@@ -47,17 +46,19 @@ _CAUTIONS = {
     Effect.UPDATE: "Changes what is stored.",
     Effect.DELETE: "What is deleted cannot be brought back.",
 }
+# What there is may change at any time.
+_FRESH = {"ttlMs": 0, "cacheScope": "private"}
 _HEADER_KEYWORD = '"x-mcp-header"'
 
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """An operation and what MCP is told of it. `wraps` says that its result is sent as {"result": …}: MCP
-    wants objects. None leaves that to each result. `checked` is the input schema, if anything in it concerns
-    HTTP headers."""
+    """An operation and what MCP is told of it: `tool`, as JSON has it. `wraps` says that its result is sent
+    as {"result": …}: MCP wants objects. None leaves that to each result. `checked` is the input schema, if
+    anything in it concerns HTTP headers."""
 
     operation: Operation
-    tool: Tool
+    tool: Mapping[str, Any]
     wraps: bool | None
     checked: dict[str, Any] | None
 
@@ -71,19 +72,28 @@ class Toolbox:
         self._described: dict[str, Described] = {}
         self._listed: tuple[int, list[Described]] = (-1, [])
 
+    @property
+    def version(self) -> int:
+        """Grows whenever something comes or goes."""
+        return self._registry.version
+
     def find(self, name: str) -> Described:
         """Raises UnknownOperation."""
         return self._describe(self._registry.outside(name))
 
-    def page(self, cursor: str | None) -> tuple[list[Tool], str | None]:
-        """Raises InvalidCursor."""
+    def page(self, cursor: str | None) -> dict[str, Any]:
+        """The result of `tools/list`, as JSON has it. Raises InvalidCursor."""
         listed = self._list()
-        names, following = page([described.tool.name for described in listed], cursor)
-        return [listed[index].tool for index in names], following
+        names, following = page([described.operation.tool for described in listed], cursor)
+        listing = {**_FRESH, "resultType": "complete", "tools": [listed[index].tool for index in names]}
+        return listing if following is None else listing | {"nextCursor": following}
 
     def checked_schema(self, name: str) -> dict[str, Any] | None:
         """For the SDK, which compares arguments with HTTP headers where a schema asks for it."""
-        return self.find(name).checked if name in self._registry else None
+        try:
+            return self.find(name).checked
+        except UnknownOperation:
+            return None
 
     def _list(self) -> list[Described]:
         version, listed = self._listed
@@ -91,7 +101,7 @@ class Toolbox:
             version = self._registry.version  # read first: a change meanwhile is then seen the next time
             operations = self._registry.public()
             kept = {operation.name: self._describe(operation) for operation in operations}
-            listed = sorted(kept.values(), key=lambda described: described.tool.name)
+            listed = sorted(kept.values(), key=lambda described: described.operation.tool)
             self._described, self._listed = kept, (version, listed)
         return listed
 
@@ -118,51 +128,8 @@ def describe(operation: Operation) -> Described:
         annotations=_ANNOTATIONS[operation.effect],
     )
     checked = accepts if _HEADER_KEYWORD in msgspec.json.encode(accepts).decode() else None
-    return Described(operation, tool, wraps, checked)
-
-
-def success(described: Described, result: Any, noted: Noted) -> CallToolResult:
-    """Raises NexusError for a result that JSON cannot hold, KeyInFlight for a run that goes on."""
-    if isinstance(result, Started):
-        raise KeyInFlight(f"Repeat it later, or look at the run {result.run_id} with runs_get.")
-    try:
-        # Encoded and read again, and not converted: so both forms agree, and JSON columns may stay raw.
-        text = msgspec.json.encode(result)
-        structured = msgspec.json.decode(text)
-    except Exception as failure:
-        name = described.operation.name
-        logger.exception("what '%s' returned cannot be sent", name)
-        raise NexusError(
-            f"What '{name}' returned cannot be sent.", remedy="The server's log says why."
-        ) from failure
-    operation, wraps = described.operation, described.wraps
-    tag = None if operation.tag is None else operation.tag(result, text)
-    if tag is not None and operation.shows_tag:
-        structured[IF_MATCH] = tag
-        text = msgspec.json.encode(structured)
-    if wraps or (wraps is None and not isinstance(structured, dict)):
-        text = b'{"result":%b}' % text
-        structured = {"result": structured}
-    return CallToolResult(
-        content=[TextContent(text=text.decode())],
-        structured_content=structured,
-        is_error=False,
-        _meta=_beside(tag, noted),
-    )
-
-
-def _beside(tag: str | None, noted: Noted) -> dict[str, Any] | None:
-    meta = ({} if tag is None else {ETAG: tag}) | ({REPLAYED: True} if noted.replayed else {})
-    return meta or None
-
-
-def refusal(failure: NexusError) -> CallToolResult:
-    """The code, what is wrong and what to do; then the same as JSON.
-
-    Not as structured content: clients that validate it expect the schema of a success even there."""
-    described = msgspec.json.encode(failure.describe()).decode()
-    texts = (f"{failure.code} {failure}", described)
-    return CallToolResult(content=[TextContent(text=text) for text in texts], is_error=True)
+    described = tool.model_dump(by_alias=True, mode="json", exclude_none=True)
+    return Described(operation, described, wraps, checked)
 
 
 def page(names: list[str], cursor: str | None, size: int = PAGE) -> tuple[range, str | None]:
