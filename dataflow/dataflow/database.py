@@ -137,6 +137,19 @@ class Database:
             connection.caller = None
             slots.give(connection)
 
+    async def write(self, call: Call, sql: str, parameters: Sequence[Any]) -> list[Any]:
+        """As a statement on what is lent for writing: it commits by itself."""
+        pools = self.pools
+        if pools.grouping is not None:
+            return await pools.grouping.fetch(call, sql, parameters)
+        connection = pools.writer.at_once() or await pools.writer.take()
+        connection.caller = call
+        try:
+            return await connection.fetch(sql, parameters)
+        finally:
+            connection.caller = None
+            pools.writer.give(connection)
+
     async def begin(self, call: Call) -> Transaction:
         read_only = call.terms.read_only
         if self.dialect.writers is not None and self.mode is SchemaMode.AUTO and not read_only:

@@ -8,6 +8,7 @@ from typing import Any
 
 from dataflow.dialects import Connection, Dialect
 from dataflow.echo import EchoedConnection, prepare_logging
+from dataflow.grouping import Grouping
 from dataflow.options import Options
 from dataflow.pool import Care, Slots
 from dataflow.retention import Retention
@@ -40,6 +41,8 @@ class Pools:
         if dialect.writers is not None:
             single = Care(care.patience, 0, care.recycle, care.ping)
             self.writer = Slots(self._opening(dialect.open_writer), dialect.writers, single)
+        # Where statements are logged each is shown as it is sent.
+        self.grouping = Grouping(self.writer) if dialect.writers == 1 and not self._echo else None
         # The platform's records do not wait for requests either, where there may be more than one writer.
         self.records = self.writer
         if dialect.writers is None:

@@ -318,6 +318,10 @@ class Store:
     async def _run(self, call: Call, statement: Statement, values: Mapping[str, Any], *, write: bool) -> Rows:
         if not write and call.freely:
             return await self._database.read(call, statement.sql, statement.bind(values))
+        if write and call.commits_alone(self._database):
+            written = await self._database.write(call, statement.sql, statement.bind(values))
+            call.kept = True
+            return written
         async with call.connection(self._database, write=write) as connection:
             rows: Rows = await connection.fetch(statement.sql, statement.bind(values))
             if write:

@@ -251,18 +251,25 @@ class Call:
         connection for one statement."""
         if self.over:
             self.check()
-        if write:
-            if self.operation.effect is Effect.READ:
-                raise WriteInRead(
-                    f"'{self.operation.name}' is declared as reading and tried to write.",
-                    remedy="Declare its effect as what it does.",
-                )
-            self.written.add(resource)
-        if self.atomic or self._block is not None or statements == "many":
+        alone = self.commits_alone(resource) if write else self.freely
+        if not alone or statements == "many":
             return self._working(resource, write, statements)
         # There is nothing to keep or to undo but, of a write, that it has been done.
         lent = resource.lend(self, write=write)
         return _Kept(self, lent) if write else lent
+
+    def commits_alone(self, resource: Resource) -> bool:
+        """Whether a statement that writes to `resource` now is a transaction by itself, of which there is
+        only to be said that it was `kept`. Raises WriteInRead."""
+        if self.over:
+            self.check()
+        if self.operation.effect is Effect.READ:
+            raise WriteInRead(
+                f"'{self.operation.name}' is declared as reading and tried to write.",
+                remedy="Declare its effect as what it does.",
+            )
+        self.written.add(resource)
+        return not (self.atomic or self._block is not None)
 
     @asynccontextmanager
     async def _working(self, resource: Resource, write: bool, statements: str) -> AsyncIterator[Any]:

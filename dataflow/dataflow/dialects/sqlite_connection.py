@@ -23,6 +23,7 @@ from dataflow.dialects.sqlite_errors import translated
 from dataflow.dialects.sqlite_short import LongReads, ShortReads
 from dataflow.dialects.values import json_text, named
 from dataflow.fields import INT_MAX
+from dataflow.grouping import Statement
 from nexus.block import finish
 from nexus.call import Call
 from nexus.errors import NexusError, Unavailable
@@ -80,6 +81,16 @@ class SqliteConnection:
     async def fetch_each(self, sql: str, rows: Sequence[Sequence[Any]]) -> list[Any]:
         """Run one statement for each of `rows`; all the rows that they give."""
         return await self._on_thread(self._fetch_each, sql, rows)
+
+    async def fetch_group(self, group: Sequence[Statement]) -> list[list[Any] | NexusError]:
+        """The rows of each of several statements, or why it failed: of those nothing is kept. The others are
+        kept, all of them."""
+        try:
+            outcomes = await self._driver._execute(self._fetch_group, group)  # type: ignore[no-untyped-call]
+        except asyncio.CancelledError:
+            await finish(self._interrupted())
+            raise
+        return [await self._told(each) if isinstance(each, Exception) else each for each in outcomes]
 
     async def execute_each(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
         await self._on_thread(self._fetch_each, sql, rows)
@@ -216,6 +227,34 @@ class SqliteConnection:
             return self._driver._conn.execute(sql, parameters).fetchall()
         finally:
             self._busy = False
+
+    def _fetch_group(self, group: Sequence[Statement]) -> list[list[Any] | Exception]:
+        connection = self._driver._conn
+        if len(group) > 1:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.Error as failure:
+                return [failure for _ in group]
+            outcomes = []
+            # One that fails is undone by itself; what undoes more ends the transaction.
+            for statement in group:
+                if connection.in_transaction:
+                    outcomes.append(self._attempt(statement))
+            try:
+                if connection.in_transaction:
+                    connection.execute("COMMIT")
+                    return outcomes
+            except sqlite3.Error:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+        return [self._attempt(statement) for statement in group]
+
+    def _attempt(self, statement: Statement) -> list[Any] | Exception:
+        self._txn = None
+        try:
+            return self._fetch(statement.call, statement.sql, statement.parameters)
+        except (sqlite3.Error, OverflowError, UnicodeEncodeError) as failure:
+            return failure
 
     def _query(self, caller: Call | None, sql: str, parameters: Sequence[Any]) -> list[Any]:
         self._serve(caller)
