@@ -216,12 +216,19 @@ class TestDocument:
             registered = shop.registry[operation["operationId"]]
             assert registered.arguments.accept(json.dumps(example).encode())
 
-    def test_two_types_of_one_name_are_told_apart(self, shop: Nexus) -> None:
+    @pytest.mark.parametrize("resources", [("", ""), ("same", "same"), ("one", "other")])
+    @pytest.mark.parametrize("module", [__name__, "elsewhere"])
+    def test_two_types_of_one_name_are_told_apart(
+        self, shop: Nexus, resources: tuple[str, str], module: str
+    ) -> None:
+        """Also within one resource, whose types are read together, and after the first is settled."""
+
         async def handler(call: object, given: object) -> None: ...
 
-        for name, field in (("first", "a"), ("second", "b")):
-            made = msgspec.defstruct("Same", [(field, int)], forbid_unknown_fields=True)
-            shop.registry.add(Operation(name, handler, made))
+        for number, (resource, field) in enumerate(zip(resources, "ab", strict=True)):
+            options: dict[str, Any] = {"module": module} if number else {}
+            made = msgspec.defstruct("Same", [(field, int)], forbid_unknown_fields=True, **options)
+            shop.registry.add(Operation(f"do{number}", handler, made, resource=resource, verb=f"do{number}"))
         schemas = described(shop)["components"]["schemas"]
         assert set(schemas["Same"]["properties"]) == {"a"}
         assert set(schemas["Same2"]["properties"]) == {"b"}

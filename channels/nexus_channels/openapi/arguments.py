@@ -41,8 +41,7 @@ def accepted(operation: Operation, components: Components, without: Collection[s
     made |= {"title": schema.get("title", operation.input.__name__), "properties": properties}
     if required:
         made["required"] = required
-    used = _used({"properties": properties}, parts)
-    return components.adopt(made, {name: parts[name] for name in used})
+    return components.adopt(made, components.needed({"properties": properties}, parts))
 
 
 def alternatives(operation: Operation, schema: JsonSchema) -> list[JsonSchema]:
@@ -67,23 +66,6 @@ def _exact(known: JsonSchema, exact: JsonSchema) -> JsonSchema:
     if {"type": "null"} in known.get("anyOf", ()) and "anyOf" not in exact:
         schema = {"anyOf": [exact, {"type": "null"}]}
     return {**{key: known[key] for key in ("description", "default", "deprecated") if key in known}, **schema}
-
-
-def _used(node: Any, parts: dict[str, JsonSchema]) -> set[str]:
-    """The names of the parts that a schema needs."""
-    found: set[str] = set()
-    rest = [node]
-    while rest:
-        one = rest.pop()
-        if isinstance(one, dict):
-            name = str(one.get("$ref", "")).removeprefix("#/$defs/")
-            if name in parts and name not in found:
-                found.add(name)
-                rest.append(parts[name])
-            rest.extend(one.values())
-        elif isinstance(one, list):
-            rest.extend(one)
-    return found
 
 
 def query_parameters(

@@ -37,7 +37,7 @@ class Limits:
         return cls(bool(settings.rate_limit), settings.receive_timeout > 0, settings.request_timeout > 0)
 
 
-def add_limits(paths: JsonSchema, limits: Limits, *, prefix: str | None, free: Iterable[str]) -> None:
+def add_limits(paths: JsonSchema, limits: Limits, *, prefix: str | None, free: Iterable[str] = ()) -> None:
     """Add what they answer with to the operations at these paths. `prefix` is where the REST channel is;
     what is `free` is answered however often it is asked for."""
     exempt = set(free)

@@ -9,7 +9,7 @@ import msgspec
 from nexus.registry import Registry
 from nexus_channels.guard import OPEN_PATHS
 from nexus_channels.openapi.around import HEADERS, Limits, add_limits
-from nexus_channels.openapi.components import Components, JsonSchema
+from nexus_channels.openapi.components import Components, JsonSchema, encoded
 from nexus_channels.openapi.paths import Paths, tags
 from nexus_channels.openapi.responses import PROBLEM_SCHEMA, shared_responses
 from nexus_channels.openapi.system import api_paths, host_paths
@@ -39,14 +39,15 @@ def describe(
     REST channel is, None without one; `root` what the server is mounted at, `limits` which
     there are."""
     components = Components()
-    paths = Paths(registry, components, prefix or "", locked=locked)
+    paths = Paths(registry, components, prefix or "", locked=locked, limits=limits)
     if prefix is not None:
         paths.build()
     components.add("Problem", PROBLEM_SCHEMA)
     found = host_paths(locked=locked)
     if prefix is not None:
         found |= api_paths(prefix, locked=locked)
-    add_limits({**found, **paths.made}, limits, prefix=prefix, free=OPEN_PATHS)
+    add_limits(found, limits, prefix=prefix, free=OPEN_PATHS)
+    texts = [encoded(path) for path in found.values()] + list(paths.made.values())
     document: JsonSchema = {
         "openapi": VERSION,
         "info": {
@@ -60,7 +61,7 @@ def describe(
         "paths": {**found, **paths.made},
         "components": {
             "schemas": components.schemas,
-            "responses": _used(shared_responses(), [*found.values(), *paths.made.values()]),
+            "responses": _used(shared_responses(), texts),
         },
     }
     if paths.parameters:
@@ -73,11 +74,11 @@ def describe(
     return document
 
 
-def _used(responses: JsonSchema, paths: list[JsonSchema]) -> JsonSchema:
+def _used(responses: JsonSchema, paths: list[msgspec.Raw]) -> JsonSchema:
     wanted = {name: f'"#/components/responses/{name}"'.encode() for name in responses}
     used: set[str] = set()
     for path in paths:
-        text = msgspec.json.encode(path)
+        text = bytes(path)
         used.update(name for name, reference in wanted.items() if name not in used and reference in text)
     return {name: one for name, one in responses.items() if name in used}
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
+
+import msgspec
 
 from nexus.keys import takes_key
 from nexus.operation import Effect, Operation
 from nexus.registry import Registry
 from nexus_channels.openapi.arguments import accepted, alternatives, identity, query_parameters, short_forms
-from nexus_channels.openapi.components import ANYTHING, Components, JsonSchema
+from nexus_channels.openapi.around import Limits, add_limits
+from nexus_channels.openapi.components import ANYTHING, Components, JsonSchema, encoded
 from nexus_channels.openapi.conditions import ETAG, NOT_MODIFIED, PARAMETERS
 from nexus_channels.openapi.examples import example
 from nexus_channels.openapi.responses import JSON, refusals
@@ -41,22 +44,29 @@ _LOCATION = {"description": "Where the record is", "schema": {"type": "string", 
 
 
 class Paths:
-    """Builds the paths of a document; `prefix` is where the channel is, `locked` that it asks for a
-    credential."""
+    """Builds the paths of a document, each as text; `prefix` is where the channel is, `locked` that it asks
+    for a credential."""
 
-    def __init__(self, registry: Registry, components: Components, prefix: str, *, locked: bool) -> None:
-        self.made: dict[str, JsonSchema] = {}
+    def __init__(
+        self, registry: Registry, components: Components, prefix: str, *, locked: bool, limits: Limits
+    ) -> None:
+        self.made: dict[str, msgspec.Raw] = {}
         self.parameters: dict[str, JsonSchema] = {}
+        self._open: dict[str, JsonSchema] = {}  # those of what is being described
         self._known: dict[str, JsonSchema] = {}
         self._registry = registry
         self._components = components
         self._prefix = prefix
         self._locked = locked
+        self._limits = limits
 
     def build(self) -> None:
         for resource in self._registry.resources():
-            for operation in self._registry.verbs(resource).values():
+            operations = self._registry.verbs(resource).values()
+            self._components.prepare(kind for operation in operations for kind in _kinds_of(operation))
+            for operation in operations:
                 self._place(operation)
+            self._settle()
         for operation in self._registry.standing():
             path = f"{self._prefix}/workflows/{operation.name}/execute"
             self._add(path, "post", self._with_body(operation, operation.tool))
@@ -65,6 +75,14 @@ class Paths:
                 self._add(
                     f"{self._prefix}/:{operation.name}", "post", self._with_body(operation, operation.tool)
                 )
+        self._settle()
+
+    def _settle(self) -> None:
+        add_limits(self._open, self._limits, prefix=self._prefix)
+        self.made |= {path: encoded(methods) for path, methods in self._open.items()}
+        self._open.clear()
+        self._known.clear()
+        self._components.settle()
 
     def _place(self, operation: Operation) -> None:
         below, verb = f"{self._prefix}/{operation.resource}", operation.verb
@@ -83,7 +101,7 @@ class Paths:
             self._add(f"{below}:{verb}", "post", self._with_body(operation, name))
 
     def _record(self, path: str, operation: Operation) -> None:
-        self.made.setdefault(path, {})["parameters"] = [identity(operation, self._components)]
+        self._open.setdefault(path, {})["parameters"] = [identity(operation, self._components)]
         for method in _RECORD[operation.verb]:
             if method in ("get", "delete"):
                 described = self._with_query(operation)
@@ -115,7 +133,7 @@ class Paths:
         return described
 
     def _add(self, path: str, method: str, described: JsonSchema) -> None:
-        self.made.setdefault(path, {})[method] = described
+        self._open.setdefault(path, {})[method] = described
 
     def _created(self, operation: Operation) -> JsonSchema:
         described = self._with_body(operation, operation.tool)
@@ -218,6 +236,14 @@ class Paths:
         if operation.output is Any:
             return ANYTHING
         return self._components.of_type(operation, operation.output)
+
+
+def _kinds_of(operation: Operation) -> Iterator[Any]:
+    """The types that are described for an operation."""
+    yield operation.input
+    if operation.output is not Any:
+        yield operation.output
+    yield from operation.details.fields.values()
 
 
 def _title(operation: Operation, name: str) -> str:

@@ -62,12 +62,13 @@ _READERS = """CREATE UNLOGGED TABLE IF NOT EXISTS dataflow_changes_readers (
 )"""
 _VERSION = "dataflow sealing 3"
 # A volatile function sees, in each of its statements, what was committed until then: so the numbers are given
-# to what is there when the head is locked. Of a transaction that is all or nothing.
+# to what is there when the head is locked. Of a transaction that is all or nothing. How many wait is nothing
+# that statistics know: a nested loop, planned for one, would take a time that grows with their square.
 _SEAL = f"""DO $do$
 BEGIN
   EXECUTE format($sql$
     CREATE OR REPLACE FUNCTION %1$s.dataflow_seal() RETURNS int LANGUAGE plpgsql
-    SET search_path = pg_catalog, pg_temp AS $f$
+    SET search_path = pg_catalog, pg_temp SET enable_nestloop = off AS $f$
     -- {_VERSION}
     DECLARE
       last bigint;
@@ -122,15 +123,14 @@ _ADDED = (
 SYSTEM = (_CHANGES, *_ADDED, _WAITING, _SEALED, _HEAD, _FIRST_HEAD, _READERS, _SEAL)
 
 _ARGUMENTS = 100  # of a function, at most
-# Read once for each call of a function, and not for each column: what is empty becomes null.
+# Read once for each call of a function, and not for each column.
 _DECLARED = """    #variable_conflict use_variable
-    DECLARE nexus_who pg_catalog.text[];
+    DECLARE nexus_who pg_catalog.text;
 """
-_LEARNED = (
-    "nexus_who := pg_catalog.string_to_array("
-    "pg_catalog.current_setting('nexus.who', true), pg_catalog.chr(31), '');"
+_LEARNED = "nexus_who := pg_catalog.current_setting('nexus.who', true);"
+_WHO = ", ".join(
+    f"nullif(pg_catalog.split_part(nexus_who, pg_catalog.chr(31), {place}), '')" for place in (1, 2, 3, 4, 5)
 )
-_WHO = ", ".join(f"nexus_who[{place}]" for place in (1, 2, 3, 4, 5))
 _BULK = "pg_catalog.current_setting('nexus.bulk', true) OPERATOR(pg_catalog.=) {}"
 # In what the database was restored to, transactions may have numbers that others had.
 _TXN = "txn::text || '.' || to_hex((extract(epoch FROM began) * 1000000)::bigint)"

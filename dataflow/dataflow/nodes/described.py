@@ -183,7 +183,7 @@ def _tests_name(model: Model, field: Field) -> str:
 
 def _tests_of(model: Model) -> dict[str, JsonSchema]:
     fields = [field for field in model.fields.values() if field.kind is not Kind.JSON]
-    return {_tests_name(model, field): _tests_schema(model, field) for field in fields}
+    return {_tests_name(model, field): _tests_schema(field) for field in fields}
 
 
 def _tested(model: Model, field: Field) -> JsonSchema:
@@ -193,7 +193,17 @@ def _tested(model: Model, field: Field) -> JsonSchema:
     return {"anyOf": [_value_schema(field), {"type": "null"}, _reference(_tests_name(model, field))]}
 
 
-def _tests_schema(model: Model, field: Field) -> JsonSchema:
+def _tests_schema(field: Field) -> JsonSchema:
+    return _tests_of_values(field) if field.choices else _tests_of_kind(field.kind, field.annotation)
+
+
+@functools.lru_cache(maxsize=100)
+def _tests_of_kind(kind: Kind, annotation: Any) -> JsonSchema:
+    """One for all models: there are few, and each is large."""
+    return _tests_of_values(Field("", kind, annotation))
+
+
+def _tests_of_values(field: Field) -> JsonSchema:
     value = _value_schema(field)
     optional = {"anyOf": [value, {"type": "null"}]} if value else {}
     several, flag = {"type": "array", "items": optional}, {"type": "boolean"}
