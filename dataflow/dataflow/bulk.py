@@ -270,11 +270,10 @@ class Batch:
         }
         return [(key, settled(self.model, stored[key], changes)) for key, changes in changed if key in stored]
 
-    async def lock(self, names: tuple[str, ...], keys: Sequence[Key]) -> None:
+    async def lock(self, names: tuple[str, ...], keys: Iterable[Key]) -> None:
         """Keep everyone else who locks one of these keys waiting until the end."""
-        if keys:
-            locked = (repr((self.model.table_name, names, key)) for key in keys)
-            await self.database.dialect.lock(self.connection, locked)
+        locked = (repr((self.model.table_name, names, key)) for key in keys)
+        await self.database.dialect.lock(self.connection, locked)
 
     async def matching(self, where: Filter = EVERYTHING) -> Where:
         return await condition(self.call, self.database, self.model, where, deleted=self.deleted)

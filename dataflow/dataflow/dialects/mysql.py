@@ -234,7 +234,8 @@ class Mysql:
         return [self.compiler.identifier_preparer.quote(name) for name in names]
 
     async def lock(self, connection: Any, names: Iterable[str]) -> None:
-        await connection.lock([self._lock_name(number) for number in lock_numbers(names)])
+        if locked := [self._lock_name(number) for number in lock_numbers(names)]:
+            await connection.lock(locked)
 
     async def try_lock(self, connection: Any, name: str) -> bool:
         short = hashlib.sha256(name.encode()).hexdigest()[:32]  # of 64 characters in all

@@ -188,9 +188,9 @@ class Postgresql:
         await connection.fetch(f"SELECT {self._moved(table, '$1::bigint')}", (max(columns.each["id"]),))
 
     async def lock(self, connection: Any, names: Iterable[str]) -> None:
-        numbers = lock_numbers(names)
         sql = "SELECT pg_advisory_xact_lock($1, n) FROM unnest($2::int[]) AS given(n)"
-        await connection.fetch(sql, (_UPSERT_SPACE, numbers))
+        if numbers := lock_numbers(names):
+            await connection.fetch(sql, (_UPSERT_SPACE, numbers))
 
     async def try_lock(self, connection: Any, name: str) -> bool:
         number = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], signed=True)

@@ -219,7 +219,8 @@ class SqliteConnection:
                 cursor = execute(sql, parameters)
                 rows += cursor.fetchall()
                 found += cursor.rowcount
-            return [*rows, found]
+            rows.append(found)
+            return rows
         finally:
             self._busy = False
 

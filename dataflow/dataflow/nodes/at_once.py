@@ -6,7 +6,7 @@ row after the other, says it. What is written, and what the answer is, is the sa
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,18 +22,13 @@ from nexus.errors import Conflict, NexusError
 
 @dataclass(slots=True)
 class Merged:
-    """What became of the rows; `ids` are by their places, where they are asked for."""
+    """What became of the rows at these `places`; `ids` stand in the same order, where they are asked for."""
 
-    ids: dict[int, Any]
+    places: Sequence[int]
+    ids: Sequence[Any]
     created: int = 0
     updated: int = 0
     skipped: int = 0
-
-    def add(self, other: Merged) -> None:
-        self.ids |= other.ids
-        self.created += other.created
-        self.updated += other.updated
-        self.skipped += other.skipped
 
 
 @dataclass(slots=True)
@@ -74,8 +69,10 @@ class AtOnce:
     async def change(self, call: Call, rows: Many) -> Changed | None:
         columns = rows.columns
         if self.names == ("id",) and await self._change_unseen(call, columns):
-            ids = {place: [key] for place, key in zip(rows.places, columns.each["id"], strict=True)}
-            return Changed(columns.count, ids if self.ids else {})
+            keys = columns.each["id"] if self.ids else ()
+            return Changed(
+                columns.count, {place: [key] for place, key in zip(rows.places, keys, strict=False)}
+            )
         async with self.bulk.batch(call, self.model, deleted=self.deleted) as batch:
             keys = columns.rows(self.names)
             found = await batch.find(self.names, keys)
@@ -88,8 +85,7 @@ class AtOnce:
 
     async def create(self, batch: Batch, rows: Many) -> Merged:
         made = await batch.insert(rows.columns, self.size, ids=self.ids)
-        ids = dict(zip(rows.places, made, strict=True)) if self.ids else {}
-        return Merged(ids, created=rows.columns.count)
+        return Merged(rows.places, made, created=rows.columns.count)
 
     async def merge(self, batch: Batch, rows: Many, *, keep: bool, keyless: bool) -> Merged | None:
         """Create records, or unless they are to be kept change those that are there already. `keyless` rows
@@ -98,28 +94,34 @@ class AtOnce:
         whole = self.reader.completed(columns)
         if keyless and "id" not in columns.each:
             return None if whole is None else await self.create(batch, Many(whole, rows.places.start))
-        keys = columns.rows(self.names) if self._known(columns) else []
-        if len(set(keys)) < columns.count:
+        if not self._known(columns):
             return None
         changed = () if keep else self._changed(columns)
+        alone = self.names == ("id",) and batch.by_id
+        if whole is not None and alone and batch.sets_at_once(columns.only({"id", *changed})):
+            return await self._merge_by_id(batch, rows, whole, changed)
+        keys = columns.rows(self.names)
+        if len(set(keys)) < columns.count:
+            return None
         await batch.lock(self.names, keys)
-        alone = self.names == ("id",) and batch.by_id and batch.sets_at_once(columns.only({"id", *changed}))
-        if whole is not None and alone:
-            created = await batch.upsert(whole, changed, self.size)
-            ids = dict(zip(rows.places, columns.each["id"], strict=True)) if self.ids else {}
-            return _merged(ids, created, columns.count - created, changed)
         found = await batch.find(self.names, keys)
         new = [place for place, key in enumerate(keys) if key not in found]
         if new and whole is None:
             return None
         old = [place for place, key in enumerate(keys) if key in found]
-        made = await batch.insert(whole.at(new), self.size) if whole is not None and new else []
+        made = await batch.insert(whole.at(new), self.size, ids=self.ids) if whole is not None and new else []
         known = [only(self.model, found[keys[place]]) for place in old]
         if changed and old:
             await self._change(batch, columns, old, known)
-        places = [rows.places[place] for place in (*new, *old)]
-        ids = dict(zip(places, (*made, *known), strict=True)) if self.ids else {}
-        return _merged(ids, len(new), len(old), changed)
+        return _merged([rows.places[place] for place in (*new, *old)], [*made, *known], len(new), changed)
+
+    async def _merge_by_id(
+        self, batch: Batch, rows: Many, whole: Columns, changed: tuple[str, ...]
+    ) -> Merged:
+        keys = rows.columns.each["id"]
+        await batch.lock(self.names, ((key,) for key in keys))
+        created = await batch.upsert(whole, changed, self.size)
+        return _merged(rows.places, keys, created, changed)
 
     async def _change_unseen(self, call: Call, columns: Columns) -> bool:
         """Change records by their ids without looking for them first. False where not all are there, or
@@ -158,8 +160,21 @@ def only(model: Model, found: Sequence[Any]) -> Any:
     return found[0]
 
 
-def _merged(ids: dict[int, Any], created: int, others: int, changed: Collection[str]) -> Merged:
-    return Merged(ids, created, others if changed else 0, 0 if changed else others)
+def _merged(places: Sequence[int], ids: Sequence[Any], created: int, changed: Collection[str]) -> Merged:
+    others = len(places) - created
+    return Merged(places, ids, created, others if changed else 0, 0 if changed else others)
+
+
+def in_their_places(count: int, done: Iterable[Merged]) -> list[Any]:
+    """The ids of all rows; None for those that were not kept."""
+    ids: list[Any] = [None] * count
+    for one in done:
+        if isinstance(one.places, range):
+            ids[one.places.start : one.places.stop] = one.ids
+        else:
+            for place, identity in zip(one.places, one.ids, strict=True):
+                ids[place] = identity
+    return ids
 
 
 def _has_operators(model: Model, name: str, values: Sequence[Any]) -> bool:

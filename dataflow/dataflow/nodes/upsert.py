@@ -14,7 +14,7 @@ from dataflow.assignments import Assignment, parse_assignments
 from dataflow.bulk import CHUNK, Batch, Bulk, Key
 from dataflow.columns import ColumnReader
 from dataflow.model import Model
-from dataflow.nodes.at_once import AtOnce, Merged, only
+from dataflow.nodes.at_once import AtOnce, Merged, in_their_places, only
 from dataflow.nodes.bulk import (
     BatchSize,
     BulkResult,
@@ -172,7 +172,7 @@ def _many(
                     if isinstance(items, Many):
                         return await at_once.create(batch, items)
                     ids = await batch.insert_any([values for _, values in items], size)
-                return Merged(dict(zip((index for index, _ in items), ids, strict=True)), created=len(ids))
+                return Merged([index for index, _ in items], ids, created=len(ids))
             if isinstance(items, Many):
                 async with bulk.batch(call, model, deleted=deleted) as batch:
                     done = await at_once.merge(batch, items, keep=keep, keyless=keyless)
@@ -191,18 +191,18 @@ def _many(
             items = Many(read)
         elif creates:
             items = list(_read(work, whole, rows))
-        done = Merged({})
-        for merged in await work.run(call, items, rows):
-            done.add(merged)
+        done = await work.run(call, items, rows)
+        created = sum(one.created for one in done)
+        updated = sum(one.updated for one in done)
         return BulkResult(
-            success_count=done.created + done.updated,
+            success_count=created + updated,
             failure_count=len(work.failures),
             records_processed=len(rows),
             execution_time=time.perf_counter() - began,
-            created=done.created,
-            updated=done.updated,
-            skipped=done.skipped,
-            ids=[done.ids.get(index) for index in range(len(rows))] if arguments.return_ids else UNSET,
+            created=created,
+            updated=updated,
+            skipped=sum(one.skipped for one in done),
+            ids=in_their_places(len(rows), done) if arguments.return_ids else UNSET,
             failures=work.failures if work.go_on else UNSET,
         )
 
@@ -273,11 +273,14 @@ class _Merge:
         keys = [entry.key for entry in self.entries if entry.key is not None]
         await batch.lock(self.names, keys)
         found = await batch.find(self.names, keys)
-        done = Merged({})
+        places: list[int] = []
+        ids: list[Any] = []
+        done = Merged(places, ids)
         new = [entry for entry in self.entries if entry.key is None or entry.key not in found]
         values = [self.whole(entry.places[0], entry.row) for entry in new]
         for entry, identity in zip(new, await batch.insert_any(values, size), strict=True):
-            self._settle(done, entry, identity)
+            places += entry.places
+            ids += [identity] * len(entry.places)
             done.created += 1
             again = len(entry.places) - 1
             done.updated += 0 if self.keep else again
@@ -287,7 +290,8 @@ class _Merge:
             if entry.key is None or entry.key not in found:
                 continue
             identity = only(self.model, found[entry.key])
-            self._settle(done, entry, identity)
+            places += entry.places
+            ids += [identity] * len(entry.places)
             changes = () if self.keep else self._changes(entry)
             if changes:
                 changed.append((identity, changes))
@@ -305,10 +309,6 @@ class _Merge:
             for name, value in values.items()
             if name != "id" and name not in self.names
         )
-
-    def _settle(self, done: Merged, entry: _Entry, identity: Any) -> None:
-        for place in entry.places:
-            done.ids[place] = identity
 
 
 def _refused(model: Model, verb: str, name: str, detail: str) -> InvalidArguments:
