@@ -32,7 +32,7 @@ T = TypeVar("T")
 Key: TypeAlias = tuple[Any, ...]
 Values: TypeAlias = Mapping[str, Any]
 
-CHUNK = 1000
+CHUNK = 5000
 _GIVEN_BACK = (Kind.INTEGER, Kind.TEXT, Kind.UUID)
 
 
