@@ -18,6 +18,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataflow import DataFlow
+from dataflow.assignments import Assignment, parse_assignments
+from dataflow.bulk import Bulk
+from dataflow.columns import ColumnReader
+from dataflow.nodes.at_once import AtOnce
+from dataflow.nodes.rows import new_row_reader
 from nexus import LOCAL, Nexus
 from nexus.errors import NexusError, NotFound
 from tests.conftest import Invoke
@@ -95,6 +100,7 @@ class Kept:
             tags: list[str] = ["new"]
             meta: dict[str, Any] | None = None
 
+        self.db = db
         self.app = Nexus(db)
         self.runner = asyncio.Runner()
 
@@ -140,11 +146,37 @@ def one_by_one(data: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def values(records: list[Any], *, but: tuple[str, ...] = ()) -> list[dict[str, Any]]:
+    """What they hold, and of their times whether they were changed."""
     left_out = {"created_at", "updated_at", *but}
     return [
         {name: value for name, value in msgspec.structs.asdict(record).items() if name not in left_out}
+        | {"changed": record.updated_at > record.created_at}
         for record in records
     ]
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_columns_take_nothing_that_a_row_may_not_have(name: str) -> None:
+    db = Kept("sqlite:///:memory:").db
+    model = db.models["Kind"]
+    columns, whole = ColumnReader(model), new_row_reader(model, "bulk_create", "data")
+    at_once = AtOnce(model, Bulk(db.database), columns, ("id",), size=9, ids=False)
+
+    @settings(max_examples=60)
+    @given(st.sampled_from(ODD) | VALUES[name], st.sampled_from(ODD) | VALUES[name])
+    def check(one: object, other: object) -> None:
+        data = [{"id": key, "name": "a", name: value} for key, value in enumerate((one, other))]
+        read = columns.read(data)
+        if read is not None and (completed := columns.completed(read)) is not None:
+            assert [completed.one(place) for place in (0, 1)] == [whole.values(0, row) for row in data]
+        changes = at_once.changes([{"id": row["id"], name: row[name]} for row in data], {})
+        if changes is not None:
+            for (_, row), given_row in zip(changes, data, strict=True):
+                assert parse_assignments(model, {name: given_row[name]}) == (
+                    Assignment(name, "set", row[name]),
+                )
+
+    check()
 
 
 @settings(max_examples=40)
