@@ -119,15 +119,7 @@ class Batch:
         """Set the other fields of the records with these ids, in this order where one of them is there twice;
         how many there were."""
         if self.sets_at_once(columns):
-            encoded = self._in_order(self.table.encoded(columns).with_same({"updated_at": self.stamp}))
-            count = 0
-            for part in encoded.parts(size):
-                found = await self.database.dialect.update_many(
-                    self.connection, self.table.table, part, self._counters
-                )
-                self.call.wrote(found)
-                count += found
-            return count
+            return await self.change_at_once(columns, size)
         names = [name for name in columns.names if name != "id"]
         each = [
             (key, tuple(Assignment(name, "set", value) for name, value in zip(names, values, strict=True)))
@@ -136,6 +128,17 @@ class Batch:
         for chunk in chunks(each, size):
             await self.update_each(chunk)
         return columns.count
+
+    async def change_at_once(self, columns: Columns, size: int = CHUNK) -> int:
+        encoded = self._in_order(self.table.encoded(columns).with_same({"updated_at": self.stamp}))
+        count = 0
+        for part in encoded.parts(size):
+            found = await self.database.dialect.update_many(
+                self.connection, self.table.table, part, self._counters
+            )
+            self.call.wrote(found)
+            count += found
+        return count
 
     def sets_at_once(self, columns: Columns) -> bool:
         """Whether it is the same in whatever order it is done: each record once, and nothing unique."""
@@ -229,7 +232,7 @@ class Batch:
             if len(group) > 1 and all(change.op == "set" for change in changes):
                 columns = columns_of([_set(key, each) for key, each in group])
                 if self.sets_at_once(columns):
-                    await self.change(columns, len(group))
+                    await self.change_at_once(columns, len(group))
                     continue
             statement = self._statement(
                 ("update one", form),

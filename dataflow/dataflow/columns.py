@@ -82,7 +82,9 @@ class ColumnReader:
 
     def read(self, rows: Sequence[Mapping[str, Any]]) -> Columns | None:
         """The fields that the rows give, of their types. None where they are not such rows."""
-        names = rows[0].keys() if rows else ()
+        if set(map(type, rows)) != {dict}:
+            return None
+        names = rows[0].keys()
         # As many as in the first, and all of those: the same.
         if not names or not self._writable.keys() >= names or set(map(len, rows)) != {len(names)}:
             return None

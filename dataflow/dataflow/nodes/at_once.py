@@ -55,7 +55,7 @@ class AtOnce:
     def changes(self, rows: Sequence[Mapping[str, Any]], plain: Mapping[str, Any]) -> Many | None:
         """Rows that say how records are to be changed, by plain values only. What is `plain` counts for all
         that do not name it."""
-        if plain:
+        if plain and set(map(type, rows)) == {dict}:
             rows = [{**plain, **row} for row in rows] if plain.keys().isdisjoint(self.names) else []
         columns = self.reader.read(rows)
         if columns is None or not self._known(columns) or not self._changed(columns):
@@ -130,7 +130,7 @@ class AtOnce:
         try:
             async with self.bulk.batch(part, self.model, deleted=self.deleted) as batch:
                 done = batch.by_id and batch.sets_at_once(columns)
-                done = done and await batch.change(columns, self.size) == columns.count
+                done = done and await batch.change_at_once(columns, self.size) == columns.count
         except BaseException as failure:
             await part.rollback()
             if isinstance(failure, NexusError) and is_its_own(failure):

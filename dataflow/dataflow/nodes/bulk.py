@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeAlias
@@ -26,7 +27,7 @@ from dataflow.nodes.parts import (
     placed,
     records_of,
 )
-from dataflow.nodes.rows import Many, match_fields, row_reader
+from dataflow.nodes.rows import Many, Rows, match_fields, row_reader
 from dataflow.query import Where
 from nexus.arguments import pointer
 from nexus.call import Call
@@ -37,7 +38,7 @@ _MOST_AT_ONCE = 100_000
 _Change: TypeAlias = "tuple[Key, tuple[Assignment, ...]]"
 
 RowsArgument = Annotated[
-    list[dict[str, Any]],
+    list[Any],  # of objects, which is found when they are read: to look at all of them twice takes its time
     Meta(description="The records; a field given beside counts for each that does not name it"),
 ]
 BatchSize = (
@@ -107,6 +108,7 @@ def _update(model: Model, bulk: Bulk) -> Operation:
     flat = beside(model, own)
     names = tuple(field[0] for field in flat)
     columns = ColumnReader(model)
+    reader = functools.cache(functools.partial(row_reader, model, "bulk_update"))
 
     async def bulk_update(call: Call, arguments: Any) -> BulkResult:
         began = time.perf_counter()
@@ -114,7 +116,9 @@ def _update(model: Model, bulk: Bulk) -> Operation:
         plain = {name: v for name in names if (v := getattr(arguments, name)) is not UNSET}
         failures: list[ItemFailure] = []
         if rows is not UNSET:
-            count, ids, failures = await _update_rows(call, model, bulk, columns, rows, plain, arguments)
+            count, ids, failures = await _update_rows(
+                call, model, bulk, columns, reader, rows, plain, arguments
+            )
         else:
             if arguments.on_item_error != "fail":
                 raise _refused(model, "on_item_error", "'on_item_error' is for a list of records")
@@ -241,6 +245,7 @@ async def _update_rows(
     model: Model,
     bulk: Bulk,
     columns: ColumnReader,
+    reader: Callable[[str], Rows],
     rows: list[dict[str, Any]],
     plain: dict[str, Any],
     arguments: Any,
@@ -256,7 +261,7 @@ async def _update_rows(
             remedy="Repeat the call with confirmed=true.",
         )
     argument = "updates" if isinstance(arguments.updates, list) else "data"
-    read = row_reader(model, "bulk_update", argument)
+    read = reader(argument)
     names = match_fields(model, arguments.match_fields, "bulk_update")
     size = CHUNK if arguments.batch_size is UNSET else arguments.batch_size
     deleted = counts_deleted(arguments)
@@ -288,6 +293,7 @@ async def _update_rows(
     work = Items(argument, update, arguments.on_item_error == "continue")
     items: Sequence[Item[Any]] | None = at_once.changes(rows, plain)
     if items is None:
+        rows = read.objects(rows)
         items = list(_parsed(work, parse, rows))
     done = await work.run(call, items, rows)
     count = sum(one.count for one in done)

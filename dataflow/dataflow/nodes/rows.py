@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, overload
 
@@ -43,6 +44,16 @@ class Rows:
         self._verb = verb
         self._argument = argument
         self._accept = Arguments(f"{model.route}.{verb}", struct, model.managed).accept
+
+    def objects(self, given: list[Any]) -> list[dict[str, Any]]:
+        """All rows. Raises InvalidArguments where one is no object."""
+        rows: list[dict[str, Any]] = getattr(self._objects.accept({self._argument: given}), self._argument)
+        return rows
+
+    @functools.cached_property
+    def _objects(self) -> Arguments:
+        struct = arguments_of(self._model, "Objects", [(self._argument, list[dict[str, Any]])])
+        return Arguments(f"{self._model.route}.{self._verb}", struct)
 
     def one(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """The same for an argument that is a row itself."""

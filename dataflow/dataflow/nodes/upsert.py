@@ -155,7 +155,9 @@ def _many(
     async def handler(call: Call, arguments: Any) -> BulkResult:
         began = time.perf_counter()
         plain = {name: v for name in names if (v := getattr(arguments, name)) is not UNSET}
-        rows = [{**plain, **row} for row in arguments.data] if plain else arguments.data
+        rows = arguments.data
+        if plain:
+            rows = [{**plain, **row} for row in whole.objects(rows)]
         size = CHUNK if arguments.batch_size is UNSET else arguments.batch_size
         deleted = counts_deleted(arguments)
         creates = arguments.conflict_resolution == "error"
@@ -184,13 +186,15 @@ def _many(
                 return await merge.run(batch, size)
 
         work = Items("data", attempt, arguments.on_item_error == "continue")
-        items: Sequence[Item[dict[str, Any]]] = list(enumerate(rows))
-        if (read := columns.read(rows)) is not None and creates:
+        read = columns.read(rows)
+        if read is not None and creates:
             read = columns.completed(read)
+        items: Sequence[Item[dict[str, Any]]]
         if read is not None:
             items = Many(read)
-        elif creates:
-            items = list(_read(work, whole, rows))
+        else:
+            rows = whole.objects(rows)
+            items = list(_read(work, whole, rows) if creates else enumerate(rows))
         done = await work.run(call, items, rows)
         created = sum(one.created for one in done)
         updated = sum(one.updated for one in done)
