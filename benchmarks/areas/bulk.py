@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from benchmarks.floor.bulk import TABLE, bulk_floor
 from benchmarks.floor.items import Items
@@ -24,7 +24,31 @@ _BUDGET = 30.0
 _TABLES = (*TABLES, TABLE)
 _LOGGED, _UNLOGGED = TABLES
 
+_NAMES = {"create": ("name", "price"), "update": ("id", "stock"), "upsert": ("id", "name", "price")}
+
 Rows = list[tuple[Any, ...]]
+Objects = list[dict[str, Any]]
+T = TypeVar("T")
+
+
+class Given:
+    """What one candidate is given, turn by turn, for a table in which ids are counted from 1: of what is
+    to be upserted one half is there already."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._last = 0  # the largest id
+        self._turns = itertools.count(1)
+
+    def rows(self, verb: str) -> Rows:
+        turn, size = next(self._turns), self._size
+        if verb == "update":
+            return [(key, turn) for key in range(1, size + 1)]
+        first = self._last + 1 - (size // 2 if verb == "upsert" else 0)
+        self._last = first + size - 1
+        if verb == "create":
+            return [(f"item {n}", n / 4 + turn) for n in range(size)]
+        return [(key, f"item {key}", key / 2 + turn) for key in range(first, first + size)]
 
 
 async def measure(settings: Settings) -> list[Row]:
@@ -50,36 +74,22 @@ async def _compared(
     await items.open()  # makes the table
     await items.close()
     await floor.open()
-    numbers = itertools.count(1)
     begun = time.monotonic()
-
-    def given(verb: str) -> Rows:
-        """The same for each candidate: half of what is upserted is there already."""
-        turn = next(numbers)
-        if verb == "create":
-            return [(f"item {n}", n / 4 + turn) for n in range(size)]
-        if verb == "update":
-            return [(key, turn) for key in range(1, size + 1)]
-        first = size // 2 + 1
-        return [(key, f"item {key}", key / 2 + turn) for key in range(first, first + size)]
 
     async with app.running():
 
         async def run(table: str, verb: str, **arguments: object) -> Any:
             return await app.runtime.invoke(f"{table}.{verb}", arguments, LOCAL, channel="benchmark")
 
-        def ours(table: str, verb: str) -> Callable[[Rows], Awaitable[object]]:
-            names = {
-                "create": ("name", "price"),
-                "update": ("id", "stock"),
-                "upsert": ("id", "name", "price"),
-            }
+        def ours(table: str, verb: str) -> Callable[[Objects], Awaitable[object]]:
+            more = {"return_ids": True} if verb == "create" else {}
+            return lambda rows: run(table, f"bulk_{verb}", data=rows, **more)
 
-            async def work(rows: Rows) -> object:
-                data = [dict(zip(names[verb], row, strict=True)) for row in rows]
-                return await run(table, f"bulk_{verb}", data=data)
+        tables = {"driver": Given(size), "ours": Given(size), "ours, changes logged": Given(size)}
 
-            return work
+        def objects(name: str, verb: str) -> Objects:
+            """The same in the form that operations take."""
+            return [dict(zip(_NAMES[verb], row, strict=True)) for row in tables[name].rows(verb)]
 
         try:
             for verb in ("create", "update", "upsert"):
@@ -87,12 +97,13 @@ async def _compared(
                     break
                 theirs = getattr(floor, verb)
                 candidates: dict[str, Measure] = {
-                    "driver": _timed(lambda v=verb: given(v), theirs, size),
-                    "ours": _timed(lambda v=verb: given(v), ours(_UNLOGGED, verb), size),
+                    "driver": _timed(lambda v=verb: tables["driver"].rows(v), theirs, size),
+                    "ours": _timed(lambda v=verb: objects("ours", v), ours(_UNLOGGED, verb), size),
                 }
                 if logged:
-                    measured = _timed(lambda v=verb: given(v), ours(_LOGGED, verb), size)
-                    candidates["ours, changes logged"] = measured
+                    name = "ours, changes logged"
+                    measured = _timed(lambda v=verb, n=name: objects(n, v), ours(_LOGGED, verb), size)
+                    candidates[name] = measured
                 targets = {"records/s": (Target("driver", 0.75),)}
                 found += await in_turns(kind, f"{verb} {size:,}", candidates, rounds, targets)
                 if profile:
@@ -111,7 +122,9 @@ async def _check(run: Callable[..., Awaitable[Any]], table: str, size: int) -> N
         raise AssertionError(f"{table}: {size} records were not written as given")
 
 
-def _timed(given: Callable[[], Rows], work: Callable[[Rows], Awaitable[object]], size: int) -> Measure:
+def _timed(given: Callable[[], T], work: Callable[[T], Awaitable[object]], size: int) -> Measure:
+    """What is given is made before: each candidate takes its own form."""
+
     async def once() -> Figures:
         rows = given()
         begun = time.perf_counter()

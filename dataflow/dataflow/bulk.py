@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, TypeVar
@@ -13,9 +13,11 @@ import sqlalchemy as sa
 
 from dataflow.assignments import Assignment
 from dataflow.changes import assigned, change_values
+from dataflow.columns import Columns, columns_of
 from dataflow.conditions import condition
 from dataflow.database import Database
 from dataflow.dialects import Connection
+from dataflow.fields import Kind
 from dataflow.merging import apart, merged_fields, merges, settled
 from dataflow.model import DELETED_AT, VERSION, Model
 from dataflow.query import Shape, Where
@@ -30,7 +32,8 @@ T = TypeVar("T")
 Key: TypeAlias = tuple[Any, ...]
 Values: TypeAlias = Mapping[str, Any]
 
-CHUNK = 1000
+CHUNK = 5000
+_GIVEN_BACK = (Kind.INTEGER, Kind.TEXT, Kind.UUID)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,26 +66,85 @@ class Batch:
     def stamp(self) -> Any:
         return self.automatic["updated_at"]
 
-    async def insert(self, rows: Sequence[Values], size: int = CHUNK) -> list[Any]:
-        """Insert records of one set of fields, whose values were checked; their ids, in their order."""
-        columns = (*rows[0], *self.automatic) if rows else ()
-        encoders = [self.table.codecs[name].encode for name in rows[0]] if rows else []
-        made = list(self.automatic.values())
-        ids: list[Any] = []
-        for chunk in chunks(rows, size):
-            encoded = [_encoded(encoders, row) + made for row in chunk]
-            ids += await self.database.dialect.insert_many(
-                self.connection, self.table.table, columns, encoded, self.model.generates_id
+    @property
+    def by_id(self) -> bool:
+        """Whether an id alone says which record it is: all records exist for the caller, and the database
+        gives back the id that it was given."""
+        model = self.model
+        sees_all = not model.multi_tenant and (self.deleted or not model.soft_delete)
+        return sees_all and model.fields["id"].kind in _GIVEN_BACK
+
+    @property
+    def _counters(self) -> tuple[str, ...]:
+        return (VERSION,) if self.model.versioned else ()
+
+    async def insert(self, columns: Columns, size: int = CHUNK, *, ids: bool = True) -> list[Any]:
+        """Insert records whose values were checked; where asked for, their ids, in their order."""
+        encoded = _with_each(self.table.encoded(columns).with_same(self.automatic))
+        made: list[Any] = []
+        for part in encoded.parts(size):
+            given = await self.database.dialect.insert_many(
+                self.connection, self.table.table, part, generates_id=self.model.generates_id, ids=ids
             )
-            self.call.wrote(len(chunk))
-        return [self._key(key) for key in ids]
+            made += given if ids else ()
+            self.call.wrote(part.count)
+        return [self._key(key) for key in made]
 
     async def insert_any(self, rows: Sequence[Values], size: int = CHUNK) -> list[Any]:
         """Like `insert`, for rows that need not all have the same fields."""
         ids: list[Any] = []
         for _, group in itertools.groupby(rows, key=tuple):
-            ids += await self.insert(list(group), size)
+            ids += await self.insert(columns_of(list(group)), size)
         return ids
+
+    async def upsert(self, columns: Columns, changed: Sequence[str], size: int = CHUNK) -> int:
+        """Insert records, each of another id, or where it is there already change these fields, of which none
+        is unique; how many were inserted."""
+        encoded = self.table.encoded(columns).with_same(self.automatic)
+        updated = (*changed, "updated_at") if changed else ()
+        count = 0
+        for part in encoded.parts(size):
+            count += await self.database.dialect.upsert_many(
+                self.connection,
+                self.table.table,
+                part,
+                updated,
+                self._counters,
+                generates_id=self.model.generates_id,
+            )
+            self.call.wrote(part.count)
+        return count
+
+    async def change(self, columns: Columns, size: int = CHUNK) -> int:
+        """Set the other fields of the records with these ids, in this order where one of them is there twice;
+        how many there were."""
+        if self.sets_at_once(columns):
+            return await self.change_at_once(columns, size)
+        names = [name for name in columns.names if name != "id"]
+        each = [
+            (key, tuple(Assignment(name, "set", value) for name, value in zip(names, values, strict=True)))
+            for key, *values in columns.rows(["id", *names])
+        ]
+        for chunk in chunks(each, size):
+            await self.update_each(chunk)
+        return columns.count
+
+    async def change_at_once(self, columns: Columns, size: int = CHUNK) -> int:
+        encoded = self._in_order(self.table.encoded(columns).with_same({"updated_at": self.stamp}))
+        count = 0
+        for part in encoded.parts(size):
+            found = await self.database.dialect.update_many(
+                self.connection, self.table.table, part, self._counters
+            )
+            self.call.wrote(found)
+            count += found
+        return count
+
+    def sets_at_once(self, columns: Columns) -> bool:
+        """Whether it is the same in whatever order it is done: each record once, and nothing unique."""
+        unique = {name for index in self.model.indexes if index.unique for name in index.fields}
+        ids = columns.each["id"]
+        return unique.isdisjoint(columns.names) and len(set(ids)) == len(ids)
 
     async def read(self, key: Any) -> msgspec.Struct:
         """A record that this transaction has found or made. Raises Retryable where it is gone all the same:
@@ -167,6 +229,11 @@ class Batch:
             return
         for form, group in _runs(changed):
             changes = group[0][1]
+            if len(group) > 1 and all(change.op == "set" for change in changes):
+                columns = columns_of([_set(key, each) for key, each in group])
+                if self.sets_at_once(columns):
+                    await self.change_at_once(columns, len(group))
+                    continue
             statement = self._statement(
                 ("update one", form),
                 lambda changes=changes: self._changed(changes).where(self._is()),
@@ -208,9 +275,8 @@ class Batch:
 
     async def lock(self, names: tuple[str, ...], keys: Iterable[Key]) -> None:
         """Keep everyone else who locks one of these keys waiting until the end."""
-        locked = [repr((self.model.table_name, names, key)) for key in keys]
-        if locked:
-            await self.database.dialect.lock(self.connection, locked)
+        locked = (repr((self.model.table_name, names, key)) for key in keys)
+        await self.database.dialect.lock(self.connection, locked)
 
     async def matching(self, where: Filter = EVERYTHING) -> Where:
         return await condition(self.call, self.database, self.model, where, deleted=self.deleted)
@@ -274,6 +340,13 @@ class Batch:
     def _key(self, value: Any) -> Any:
         return self._decoded("id", value)
 
+    def _in_order(self, columns: Columns) -> Columns:
+        """By id, where others would wait for what this locks: two then do not wait for each other."""
+        ids = columns.each["id"]
+        if not self.database.dialect.locks_reads or ids == sorted(ids):
+            return columns
+        return columns.at(sorted(range(len(ids)), key=ids.__getitem__))
+
     def _statement(self, shape: Shape, build: Any) -> Any:
         return self.shapes.statement((*shape, self.model), build)
 
@@ -297,11 +370,18 @@ def chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
     return (items[start : start + size] for start in range(0, len(items), size))
 
 
-def _encoded(encoders: Sequence[Callable[[Any], Any] | None], row: Values) -> list[Any]:
-    return [
-        value if value is None or encode is None else encode(value)
-        for encode, value in zip(encoders, row.values(), strict=True)
-    ]
+def _with_each(columns: Columns) -> Columns:
+    """With a column at least, since what all have alike says nothing of how many they are; and with that of
+    the ids, where there are any."""
+    name = "id" if "id" in columns.same else next(iter(columns.same))
+    if columns.each and name != "id":
+        return columns
+    each = {name: [columns.same[name]] * columns.count, **columns.each}
+    return Columns(columns.count, each, {k: value for k, value in columns.same.items() if k != name})
+
+
+def _set(key: Any, changes: Iterable[Assignment]) -> Values:
+    return {"id": key, **{change.field: change.value for change in changes}}
 
 
 def _form(changes: Iterable[Assignment]) -> Shape:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from typing import Any, TypeVar
 
 from dataflow.dialects.base import Connection, Done
@@ -62,15 +62,18 @@ class EchoedConnection:
         self._log_each(sql, rows)
         await self._told(self._connection.execute_each(sql, rows))
 
-    async def fetch_each(self, sql: str, rows: Sequence[Sequence[Any]]) -> list[Any]:
-        self._log_each(sql, rows)
-        given: list[Any] = await self._told(self._own.fetch_each(sql, rows))
-        return given
+    async def run_many(self, about: str, statements: Iterable[tuple[str, Any]]) -> Any:
+        if not self._values:
+            self._log(about)
+            return await self._told(self._own.run_many(about, statements))
+        shown = list(statements)
+        for sql, beside in shown:
+            self._log(sql, beside if isinstance(beside, Sequence) else ())
+        return await self._told(self._own.run_many(about, shown))
 
-    async def insert_chunks(self, head: str, rows: Sequence[Sequence[Any]], tail: str) -> AsyncIterator[Any]:
-        self._log_each(f"{head}…{tail}", rows)
-        async for done in self._own.insert_chunks(head, rows, tail):
-            yield done
+    def escape(self, value: Any) -> str:
+        text: str = self._own.escape(value)
+        return text
 
     async def lock(self, names: Sequence[str]) -> None:
         self._log(f"GET_LOCK of {len(names)}")

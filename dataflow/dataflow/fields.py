@@ -127,17 +127,26 @@ class Field:
 
     def check(self, owner: str, value: object) -> Any:
         """The value as it is to be stored, for what the type alone does not say. Raises InvalidArguments."""
+        try:
+            return self._stored(value)
+        except ValueError as failure:
+            raise self._refused(owner, str(failure)) from None
+
+    def check_column(self, values: list[Any]) -> list[Any]:
+        """The values of many records as they are to be stored; for most kinds it is enough to look at all of
+        them together. Raises ValueError where `check` would refuse one."""
+        together = _TOGETHER.get(self.kind)
+        if together is not None and not self.choices and together(values):
+            return values
+        return [self._stored(value) for value in values]
+
+    def _stored(self, value: object) -> Any:
         if value is None:
             return None
         if isinstance(value, Enum):
             value = value.value
         rule = _RULES.get(self.kind)
-        if rule is None:
-            return value
-        try:
-            return rule(value)
-        except ValueError as failure:
-            raise self._refused(owner, str(failure)) from None
+        return value if rule is None else rule(value)
 
     def _refused(self, owner: str, reason: str) -> InvalidArguments:
         detail = f"'{self.name}': {reason}"
@@ -228,3 +237,35 @@ _RULES: dict[Kind, Callable[[Any], Any]] = {
     Kind.DECIMAL: _decimal,
     Kind.JSON: _json,
 }
+
+
+def _are_texts(values: list[Any]) -> bool:
+    joined = "".join(filter(None, values))
+    if joined.isascii():
+        return "\0" not in joined
+    try:
+        joined.encode()
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in joined
+
+
+def _are_finite(values: list[Any]) -> bool:
+    return math.isfinite(sum(filter(None, values)))  # which one that is not makes so, too
+
+
+def _are_right(values: list[Any]) -> bool:
+    return True  # the type says it all
+
+
+_TOGETHER: dict[Kind, Callable[[list[Any]], bool]] = {
+    Kind.TEXT: _are_texts,
+    Kind.INTEGER: _are_right,
+    Kind.FLOAT: _are_finite,
+    Kind.BOOLEAN: _are_right,
+    Kind.DATE: _are_right,
+    Kind.UUID: _are_right,
+    Kind.BYTES: _are_right,
+}
+"""Whether no value of a column, whose type is right, is refused or changed by its rule. False where it has
+to be looked at one by one: a sum may overflow."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import sqlalchemy as sa
 
+from dataflow.columns import columns_of
 from dataflow.dialects import Connection, Dialect
 from dataflow.fields import Field, Kind
 from dataflow.model import Model
@@ -104,9 +105,9 @@ class TableRecords:
                 await self._delete_rows(connection, known, replaced)
             for same in (rows, replaced):
                 if same:
-                    names = tuple(same[0])
-                    values = [tuple(row[name] for name in names) for row in same]
-                    await self._database.dialect.insert_many(connection, known, names, values, False)
+                    await self._database.dialect.insert_many(
+                        connection, known, columns_of(same), generates_id=False, ids=False
+                    )
             for sql, bound in _grouped(updates):
                 await connection.execute_each(sql, bound)
             await connection.commit()

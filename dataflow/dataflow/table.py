@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
+from dataflow.columns import Columns
 from dataflow.dialects.base import Codec, Dialect
 from dataflow.etags import Tags
 from dataflow.fields import Kind
@@ -88,6 +89,11 @@ class ModelTable:
         encode = self.codecs[name].encode
         return value if encode is None else encode(value)
 
+    def encoded(self, columns: Columns) -> Columns:
+        each = {name: _encoded(self.codecs[name].encode, values) for name, values in columns.each.items()}
+        same = {name: self.encode(name, value) for name, value in columns.same.items()}
+        return Columns(columns.count, each, same)
+
     def logged(self, text: str | None) -> dict[str, Any] | None:
         """A record as the change log holds it."""
         if text is None:
@@ -104,6 +110,14 @@ class ModelTable:
     def key(self, text: str) -> Any:
         """The key of a record, from the text of it that the change log holds."""
         return _KEYS.get(self.model.fields["id"].kind, str)(text)
+
+
+def _encoded(encode: Change | None, values: list[Any]) -> list[Any]:
+    if encode is None:
+        return values
+    if None in values:
+        return [None if value is None else encode(value) for value in values]
+    return list(map(encode, values))
 
 
 def _reader(model: Model, codecs: list[Codec]) -> Callable[[Iterable[Sequence[Any]]], list[msgspec.Struct]]:

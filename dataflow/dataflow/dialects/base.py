@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import sqlalchemy as sa
 
+from dataflow.columns import Columns
 from dataflow.dialects.filter_sql import FilterSql
 from dataflow.dialects.log import Log
 from dataflow.fields import Field
@@ -157,16 +158,31 @@ class Dialect(Protocol):
         """A sum that is infinite, null or an error when it is too large."""
 
     async def insert_many(
+        self, connection: Any, table: sa.Table, columns: Columns, *, generates_id: bool, ids: bool
+    ) -> list[Any]:
+        """Insert records of encoded values, in as few statements as can be; where asked for, their ids, in
+        their order. At least one of the columns is in `each`, here and below."""
+
+    async def update_many(
+        self, connection: Any, table: sa.Table, columns: Columns, counters: Sequence[str]
+    ) -> int:
+        """Change records, each another one, whose `id` is in `each`, to the values beside it, and add one to
+        the `counters`; how many were found."""
+
+    async def upsert_many(
         self,
         connection: Any,
         table: sa.Table,
-        columns: Sequence[str],
-        rows: Sequence[Sequence[Any]],
+        columns: Columns,
+        changed: Sequence[str],
+        counters: Sequence[str],
+        *,
         generates_id: bool,
-    ) -> list[Any]:
-        """Insert rows of encoded values, in as few statements as can be; their ids, in their order."""
+    ) -> int:
+        """Insert records, each of another `id`, or where it is there already change these fields of it, and
+        add one to the counters; how many were inserted. Whatever else is unique stays so."""
 
-    async def lock(self, connection: Any, names: Sequence[str]) -> None:
+    async def lock(self, connection: Any, names: Iterable[str]) -> None:
         """Hold these names until the end of the transaction; wait for those who hold one of them."""
 
     async def try_lock(self, connection: Any, name: str) -> bool:

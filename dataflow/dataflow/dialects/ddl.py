@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
-from typing import Any
-
-import sqlalchemy as sa
+from collections.abc import Iterable, Sequence
 
 LOCKS = 256
 """Names share this many locks, so that one transaction cannot take endlessly many."""
@@ -17,12 +14,20 @@ def quoted(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def insert_one(table: sa.Table, columns: Sequence[str], beside: Sequence[Any]) -> sa.Insert:
-    """The insert of one row, which gives its id and `beside`."""
-    values = {name: sa.bindparam(f"v_{name}", type_=table.c[name].type) for name in columns}
-    return sa.insert(table).values(values).returning(table.c.id, *beside)
+def upserted(table: str, changed: Sequence[str], counters: Sequence[str]) -> str:
+    """What `ON CONFLICT (…)` is followed by, all names being quoted."""
+    if not changed:
+        return "DO NOTHING"
+    values = [f"{name} = {table}.{name} + 1" for name in counters]
+    values += [f"{name} = excluded.{name}" for name in changed]
+    return f"DO UPDATE SET {', '.join(values)}"
 
 
-def lock_numbers(names: Sequence[str]) -> list[int]:
+def lock_numbers(names: Iterable[str]) -> list[int]:
     """In an order in which no two can wait for each other."""
-    return sorted({zlib.crc32(name.encode()) % LOCKS for name in names})
+    found: set[int] = set()
+    for name in names:
+        found.add(zlib.crc32(name.encode()) % LOCKS)
+        if len(found) == LOCKS:
+            break
+    return sorted(found)

@@ -9,18 +9,20 @@ import logging
 import re
 import uuid
 import zlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import aiomysql
+import msgspec
 import pymysql
 import sqlalchemy as sa
 from pymysql.constants import CLIENT, ER
 from sqlalchemy.dialects import mysql as mysql_sql
 from sqlalchemy.dialects.mysql import aiomysql as aiomysql_sql
 
-from dataflow.dialects import mysql_log, tls
+from dataflow.columns import Columns
+from dataflow.dialects import mysql_bulk, mysql_log, tls
 from dataflow.dialects.address import Address, Settings, address_from, number
 from dataflow.dialects.base import Codec, Found
 from dataflow.dialects.ddl import lock_numbers, quoted
@@ -178,30 +180,63 @@ class Mysql:
         return sa.case((fits, sa.func.sum(column)))
 
     async def insert_many(
+        self, connection: Any, table: sa.Table, columns: Columns, *, generates_id: bool, ids: bool
+    ) -> list[Any]:
+        name = self.compiler.identifier_preparer.format_table(table)
+        insert = mysql_bulk.inserts(name, self._quoted(columns.names), columns, connection.escape)
+        done = await connection.run_many(insert.about, insert.statements())
+        if "id" in columns.each:
+            return columns.each["id"]
+        step = self._key_step  # the keys of one statement of known length follow each other
+        return [key for one, count in done for key in range(one.key, one.key + count * step, step)]
+
+    async def update_many(
+        self, connection: Any, table: sa.Table, columns: Columns, counters: Sequence[str]
+    ) -> int:
+        update = mysql_bulk.updates(
+            self.compiler.identifier_preparer.format_table(table),
+            table.c.id,
+            self._quoted(columns.names),
+            columns,
+            self._quoted(counters),
+            connection.escape,
+            mariadb=self.compiler.is_mariadb,  # type: ignore[attr-defined]
+        )
+        return sum(one.found for one, _ in await connection.run_many(update.about, update.statements()))
+
+    async def upsert_many(
         self,
         connection: Any,
         table: sa.Table,
-        columns: Sequence[str],
-        rows: Sequence[Sequence[Any]],
+        columns: Columns,
+        changed: Sequence[str],
+        counters: Sequence[str],
+        *,
         generates_id: bool,
-    ) -> list[Any]:
-        name = self.compiler.identifier_preparer
-        head = f"INSERT INTO {name.format_table(table)} ({', '.join(map(name.quote, columns))}) VALUES "
-        returning = "insert" in self.returning
-        tail = f" RETURNING {name.quote('id')}" if returning else ""
-        place = list(columns).index("id") if "id" in columns else None
-        ids: list[Any] = []
-        async for done, rows_given, count in connection.insert_chunks(head, rows, tail):
-            if returning:
-                ids += [row[0] for row in rows_given]
-            elif place is not None:
-                ids += [row[place] for row in rows[len(ids) : len(ids) + count]]
-            else:  # the keys of one statement of known length follow each other
-                ids += range(done.key, done.key + count * self._key_step, self._key_step)
-        return ids
+    ) -> int:
+        # INSERT … ON DUPLICATE KEY would change what has another id and something else that is unique.
+        keys = columns.each["id"]
+        name = self.compiler.identifier_preparer.format_table(table)
+        # As one value: the driver takes longer to read a row than the server to find it.
+        sql = f"SELECT JSON_ARRAYAGG(id) FROM {name} WHERE id IN %s FOR UPDATE"
+        ((found,),) = await connection.fetch(sql, (self.list_parameter(keys),))
+        there = set(msgspec.json.decode(found)) if found else set()
+        new = [place for place, one in enumerate(keys) if one not in there]
+        if new:
+            added = columns if len(new) == columns.count else columns.at(new)
+            await self.insert_many(connection, table, added, generates_id=generates_id, ids=False)
+        if changed and there:
+            old = [place for place, one in enumerate(keys) if one in there]
+            values = columns.only({"id", *changed}).at(old)
+            await self.update_many(connection, table, values, counters)
+        return len(new)
 
-    async def lock(self, connection: Any, names: Sequence[str]) -> None:
-        await connection.lock([self._lock_name(number) for number in lock_numbers(names)])
+    def _quoted(self, names: Iterable[str]) -> list[str]:
+        return [self.compiler.identifier_preparer.quote(name) for name in names]
+
+    async def lock(self, connection: Any, names: Iterable[str]) -> None:
+        if locked := [self._lock_name(number) for number in lock_numbers(names)]:
+            await connection.lock(locked)
 
     async def try_lock(self, connection: Any, name: str) -> bool:
         short = hashlib.sha256(name.encode()).hexdigest()[:32]  # of 64 characters in all

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import aiomysql
@@ -27,7 +27,6 @@ logger = logging.getLogger("nexus")
 
 LOCK_SECONDS = 30
 _CANCEL_AGAIN = 0.2
-_STATEMENT_LENGTH = 1_000_000
 
 
 class MysqlConnection:
@@ -109,27 +108,19 @@ class MysqlConnection:
         for parameters in rows:
             await self.fetch(sql, parameters)
 
-    async def insert_chunks(
-        self, head: str, rows: Sequence[Sequence[Any]], tail: str
-    ) -> AsyncIterator[tuple[Done, list[Any], int]]:
-        """Insert rows in statements well below what the server takes at once. For each: what it did, the
-        rows that it gave, how many it inserted."""
-        group = f"({', '.join(['%s'] * len(rows[0]))})"
-        texts: list[str] = []
-        size = 0
-        for row in rows:
-            text = (await self._driver.cursor()).mogrify(group, row)
-            if texts and size + len(text) > _STATEMENT_LENGTH:
-                yield await self._insert(head, texts, tail)
-                texts, size = [], 0
-            texts.append(text)
-            size += len(text)
-        yield await self._insert(head, texts, tail)
+    def escape(self, value: Any) -> str:
+        """A value as it is written in a statement that `run` is given."""
+        text: str = self._driver.escape(value)
+        return text
 
-    async def _insert(self, head: str, texts: list[str], tail: str) -> tuple[Done, list[Any], int]:
-        cursor = await self._run(head + ", ".join(texts) + tail, None)
-        rows = list(await cursor.fetchall()) if tail else []
-        return Done(cursor.rowcount, cursor.lastrowid or 0), rows, len(texts)
+    async def run_many(self, about: str, statements: Iterable[tuple[str, int]]) -> list[tuple[Done, int]]:
+        """Run statements as they are written; what each did, and the number that stands beside it. `about`
+        is for the log: it has no values."""
+        done = []
+        for sql, count in statements:
+            cursor = await self._run(sql, None)
+            done.append((Done(cursor.rowcount, cursor.lastrowid or 0), count))
+        return done
 
     async def begin(self, *, write: bool, isolation: Isolation | None = None) -> None:
         if isolation is not None or not write:

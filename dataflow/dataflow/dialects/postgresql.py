@@ -7,7 +7,7 @@ import datetime
 import hashlib
 import uuid
 import zlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Any
 
@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.dialects.postgresql import asyncpg as asyncpg_sql
 
+from dataflow.columns import Columns
 from dataflow.dialects import postgresql_log, tls
 from dataflow.dialects.address import Address, Settings, address_from, number
 from dataflow.dialects.base import Codec, Done, Found, isolation_sql
@@ -23,7 +24,8 @@ from dataflow.dialects.ddl import lock_numbers, quoted
 from dataflow.dialects.filter_sql import FilterSql
 from dataflow.dialects.json_lists import ChangedList
 from dataflow.dialects.log import Log
-from dataflow.dialects.postgresql_arrays import ChangedArray, array_from_json, check_arrays, element_of
+from dataflow.dialects.postgresql_arrays import ChangedArray, check_arrays, element_of
+from dataflow.dialects.postgresql_bulk import insert_sql, parameters, sql_type, update_sql, upsert_sql
 from dataflow.dialects.postgresql_errors import translated
 from dataflow.dialects.postgresql_filters import PostgresqlFilters
 from dataflow.dialects.values import combined, decimal_from, json_reader, json_text, named
@@ -124,11 +126,13 @@ class Postgresql:
         return combined(op, column, given)
 
     def key_given(self, table: sa.Table) -> sa.ColumnElement[Any]:
+        return sa.literal_column(self._moved(table, "id"))
+
+    def _moved(self, table: sa.Table, key: str) -> str:
         """Moves the sequence on to a larger key."""
         preparer = self.compiler.identifier_preparer
         sequence = f"pg_get_serial_sequence('{preparer.format_table(table)}', 'id')"
-        moved = f"setval({sequence}, id) > 0"
-        return sa.literal_column(f"CASE WHEN id > nextval({sequence}) - 1 THEN {moved} END")
+        return f"CASE WHEN {key} > nextval({sequence}) - 1 THEN setval({sequence}, {key}) > 0 END"
 
     def changed_list(
         self, op: str, column: sa.ColumnElement[Any], elements: sa.ColumnElement[Any]
@@ -144,52 +148,50 @@ class Postgresql:
         return sa.func.sum(column)
 
     async def insert_many(
+        self, connection: Any, table: sa.Table, columns: Columns, *, generates_id: bool, ids: bool
+    ) -> list[Any]:
+        await connection.fetch(postgresql_log.BULK, (table.name,))
+        given = "id" in columns.each
+        sql = insert_sql(self.compiler, table, tuple(columns.each), tuple(columns.same), ids and not given)
+        rows = await connection.fetch(sql, parameters(table, columns))
+        if given and generates_id:
+            await self._move_on(connection, table, columns)
+        return columns.each["id"] if given else [row[0] for row in rows]
+
+    async def update_many(
+        self, connection: Any, table: sa.Table, columns: Columns, counters: Sequence[str]
+    ) -> int:
+        each, same = tuple(columns.each), tuple(columns.same)
+        sql = update_sql(self.compiler, table, each, same, tuple(counters))
+        done = await connection.execute(sql, parameters(table, columns))
+        return int(done.found)
+
+    async def upsert_many(
         self,
         connection: Any,
         table: sa.Table,
-        columns: Sequence[str],
-        rows: Sequence[Sequence[Any]],
+        columns: Columns,
+        changed: Sequence[str],
+        counters: Sequence[str],
+        *,
         generates_id: bool,
-    ) -> list[Any]:
-        # One array for each column: no limit on parameters, one plan for every number of rows.
-        name = self.compiler.identifier_preparer
-        types = [self._array_type(table.c[column].type) for column in columns]
-        listed = ", ".join(name.quote(column) for column in columns)
-        chosen = ", ".join(self._chosen(table.c[column]) for column in columns)
-        arrays = ", ".join(f"${place}::{kind}" for place, kind in enumerate(types, 1))
-        returned = name.quote("id")
-        if generates_id and "id" in columns:
-            returned += f", {self.key_given(table)}"
-        sql = (
-            f"INSERT INTO {name.format_table(table)} ({listed}) SELECT {chosen}"
-            f" FROM unnest({arrays}) WITH ORDINALITY AS given({listed}, nexus_place)"
-            f" ORDER BY nexus_place RETURNING {returned}"
-        )
+    ) -> int:
         await connection.fetch(postgresql_log.BULK, (table.name,))
-        given = [list(column) for column in zip(*rows, strict=True)]
-        for place, column in enumerate(columns):
-            if isinstance(table.c[column].type, sa.ARRAY):
-                given[place] = [None if value is None else json_text(value) for value in given[place]]
-        return [row[0] for row in await connection.fetch(sql, given)]
+        each, same = tuple(columns.each), tuple(columns.same)
+        sql = upsert_sql(self.compiler, table, each, same, tuple(changed), tuple(counters))
+        ((made,),) = await connection.fetch(sql, parameters(table, columns))
+        if generates_id:
+            await self._move_on(connection, table, columns)
+        return int(made)
 
-    def _chosen(self, column: sa.Column[Any]) -> str:
-        name = self.compiler.identifier_preparer.quote(column.name)
-        if not isinstance(column.type, sa.ARRAY):
-            return name
-        return array_from_json(name, self._array_type(column.type.item_type).removesuffix("[]"))
+    async def _move_on(self, connection: Any, table: sa.Table, columns: Columns) -> None:
+        """Have no key generated that was given."""
+        await connection.fetch(f"SELECT {self._moved(table, '$1::bigint')}", (max(columns.each["id"]),))
 
-    def _array_type(self, kind: sa.types.TypeEngine[Any]) -> str:
-        if isinstance(kind, sa.ARRAY):
-            return "json[]"  # an array of arrays would be one of rows and columns
-        plain = kind.copy() if isinstance(kind, sa.Text) else kind
-        if isinstance(plain, sa.Text):
-            plain.collation = None
-        return f"{plain.compile(dialect=self.compiler)}[]"
-
-    async def lock(self, connection: Any, names: Sequence[str]) -> None:
-        numbers = lock_numbers(names)
+    async def lock(self, connection: Any, names: Iterable[str]) -> None:
         sql = "SELECT pg_advisory_xact_lock($1, n) FROM unnest($2::int[]) AS given(n)"
-        await connection.fetch(sql, (_UPSERT_SPACE, numbers))
+        if numbers := lock_numbers(names):
+            await connection.fetch(sql, (_UPSERT_SPACE, numbers))
 
     async def try_lock(self, connection: Any, name: str) -> bool:
         number = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], signed=True)
@@ -285,7 +287,7 @@ class Postgresql:
         if field.elements is not None:
             element = element_of(field)
             listed = ", ".join(self.literal(element, one) for one in value)
-            return f"ARRAY[{listed}]::{self._array_type(self.column_type(element))}"
+            return f"ARRAY[{listed}]::{sql_type(self.compiler, self.column_type(element))}[]"
         return quoted(value.isoformat() if isinstance(value, datetime.date | datetime.time) else str(value))
 
     def dispose(self) -> None:

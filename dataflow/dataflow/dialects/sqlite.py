@@ -8,7 +8,7 @@ import sqlite3
 import tempfile
 import threading
 import weakref
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,11 @@ import aiosqlite
 import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite as sqlite_sql
 
-from dataflow.dialects import sqlite_log, sqlite_types
+from dataflow.columns import Columns
+from dataflow.dialects import sqlite_bulk, sqlite_log, sqlite_types
 from dataflow.dialects.address import Settings
 from dataflow.dialects.base import Codec, Found
-from dataflow.dialects.ddl import insert_one, quoted
+from dataflow.dialects.ddl import quoted, upserted
 from dataflow.dialects.filter_sql import FilterSql
 from dataflow.dialects.log import Log
 from dataflow.dialects.sqlite_connection import BUSY_MS, SqliteConnection
@@ -32,15 +33,6 @@ from dataflow.fields import Field, Kind
 from dataflow.model import Model
 from nexus.block import finish
 from nexus.errors import DatabaseUrlError
-
-
-def _arranged(
-    columns: Sequence[str], names: Sequence[str], rows: Sequence[Sequence[Any]]
-) -> Sequence[Sequence[Any]]:
-    if list(names) == [f"v_{name}" for name in columns]:
-        return rows
-    places = [columns.index(name.removeprefix("v_")) for name in names]
-    return [[row[place] for place in places] for row in rows]
 
 
 class Sqlite:
@@ -135,18 +127,60 @@ class Sqlite:
         return sa.func.sum(column)
 
     async def insert_many(
+        self, connection: Any, table: sa.Table, columns: Columns, *, generates_id: bool, ids: bool
+    ) -> list[Any]:
+        given = "id" in columns.each
+        tail = f" RETURNING {self._quote('id')}" if ids and not given else ""
+        rows = await self._insert(connection, table, columns, tail)
+        # The rows that a statement returns need not be in the order of its values; generated keys are.
+        return columns.each["id"] if given else sorted(key for (key,) in rows)
+
+    async def update_many(
+        self, connection: Any, table: sa.Table, columns: Columns, counters: Sequence[str]
+    ) -> int:
+        update = sqlite_bulk.updates(
+            self._table(table),
+            self._quoted(columns.each),
+            self._quoted(columns.same),
+            self._quote("id"),
+            self._quoted(counters),
+        )
+        found, _ = await connection.run_many(update.about, list(update.statements(columns)))
+        return int(found)
+
+    async def upsert_many(
         self,
         connection: Any,
         table: sa.Table,
-        columns: Sequence[str],
-        rows: Sequence[Sequence[Any]],
+        columns: Columns,
+        changed: Sequence[str],
+        counters: Sequence[str],
+        *,
         generates_id: bool,
-    ) -> list[Any]:
-        one = insert_one(table, columns, ()).compile(dialect=self.compiler)
-        arranged = _arranged(columns, one.positiontup or (), rows)
-        return [key for (key,) in await connection.fetch_each(str(one), arranged)]
+    ) -> int:
+        name, key = self._table(table), self._quote("id")
+        there = f"SELECT count(*) FROM {name} WHERE {key} IN (SELECT value FROM json_each(?))"
+        ((before,),) = await connection.fetch(there, (self.list_parameter(columns.each["id"]),))
+        settings = upserted(name, self._quoted(changed), self._quoted(counters))
+        await self._insert(connection, table, columns, f" ON CONFLICT ({key}) {settings}")
+        return columns.count - int(before)
 
-    async def lock(self, connection: Any, names: Sequence[str]) -> None:
+    async def _insert(self, connection: Any, table: sa.Table, columns: Columns, tail: str) -> list[Any]:
+        insert = sqlite_bulk.inserts(self._table(table), self._quoted(columns.names), tail)
+        _, rows = await connection.run_many(insert.about, list(insert.statements(columns)))
+        given: list[Any] = rows
+        return given
+
+    def _table(self, table: sa.Table) -> str:
+        return self.compiler.identifier_preparer.format_table(table)
+
+    def _quote(self, name: str) -> str:
+        return self.compiler.identifier_preparer.quote(name)
+
+    def _quoted(self, names: Iterable[str]) -> list[str]:
+        return [self._quote(name) for name in names]
+
+    async def lock(self, connection: Any, names: Iterable[str]) -> None:
         """A transaction that may write is the only one already."""
 
     async def try_lock(self, connection: Any, name: str) -> bool:

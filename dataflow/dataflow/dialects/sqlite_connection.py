@@ -78,10 +78,6 @@ class SqliteConnection:
                 return rows
         return await self._on_thread(self._fetch, sql, parameters)
 
-    async def fetch_each(self, sql: str, rows: Sequence[Sequence[Any]]) -> list[Any]:
-        """Run one statement for each of `rows`; all the rows that they give."""
-        return await self._on_thread(self._fetch_each, sql, rows)
-
     async def fetch_group(self, group: Sequence[Statement]) -> list[list[Any] | NexusError]:
         """The rows of each of several statements, or why it failed: of those nothing is kept. The others are
         kept, all of them."""
@@ -93,17 +89,23 @@ class SqliteConnection:
         return [await self._told(each) if isinstance(each, Exception) else each for each in outcomes]
 
     async def execute_each(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
-        await self._on_thread(self._fetch_each, sql, rows)
+        await self._on_thread(self._execute_each, sql, rows)
 
-    async def _on_thread(
-        self, work: Callable[..., list[Any]], sql: str, parameters: Sequence[Any]
-    ) -> list[Any]:
+    async def run_many(
+        self, about: str, statements: Sequence[tuple[str, Sequence[Any]]]
+    ) -> tuple[int, list[Any]]:
+        """Run statements with their parameters, one after the other: how many records they found in all, and
+        the rows that they gave. `about` is for the log."""
+        rows = await self._on_thread(self._run_many, statements)
+        return rows.pop(), rows
+
+    async def _on_thread(self, work: Callable[..., list[Any]], *arguments: Any) -> list[Any]:
         if self._short is not None:
             work = functools.partial(_patiently, self._short, work)
         try:
             # The caller goes along with its statement: a cancelled one may still run when the next begins.
             rows: list[Any] = await self._driver._execute(  # type: ignore[no-untyped-call]
-                work, self.caller, sql, parameters
+                work, self.caller, *arguments
             )
         except asyncio.CancelledError:
             await finish(self._interrupted())
@@ -264,11 +266,25 @@ class SqliteConnection:
         finally:
             self._busy = False
 
-    def _fetch_each(self, caller: Call | None, sql: str, rows: Sequence[Sequence[Any]]) -> list[Any]:
+    def _execute_each(self, caller: Call | None, sql: str, rows: Sequence[Sequence[Any]]) -> list[Any]:
         self._serve(caller)
         try:
-            execute = self._driver._conn.execute
-            return [row for parameters in rows for row in execute(sql, parameters).fetchall()]
+            self._driver._conn.executemany(sql, rows)
+            return []
+        finally:
+            self._busy = False
+
+    def _run_many(self, caller: Call | None, statements: Sequence[tuple[str, Sequence[Any]]]) -> list[Any]:
+        self._serve(caller)
+        try:
+            execute, found = self._driver._conn.execute, 0
+            rows: list[Any] = []
+            for sql, parameters in statements:
+                cursor = execute(sql, parameters)
+                rows += cursor.fetchall()
+                found += cursor.rowcount
+            rows.append(found)
+            return rows
         finally:
             self._busy = False
 

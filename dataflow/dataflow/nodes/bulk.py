@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
@@ -11,8 +12,10 @@ from msgspec import UNSET, Meta, UnsetType
 
 from dataflow.assignments import Assignment, parse_assignments
 from dataflow.bulk import CHUNK, Batch, Bulk, Key, chunks
+from dataflow.columns import ColumnReader
 from dataflow.fields import INT_MAX
 from dataflow.model import Model
+from dataflow.nodes.at_once import AtOnce, Changed
 from dataflow.nodes.items import Item, ItemFailure, Items, OnItemError
 from dataflow.nodes.parts import (
     FieldsArgument,
@@ -24,7 +27,7 @@ from dataflow.nodes.parts import (
     placed,
     records_of,
 )
-from dataflow.nodes.rows import match_fields, row_reader
+from dataflow.nodes.rows import Many, Rows, match_fields, row_reader
 from dataflow.query import Where
 from nexus.arguments import pointer
 from nexus.call import Call
@@ -35,7 +38,7 @@ _MOST_AT_ONCE = 100_000
 _Change: TypeAlias = "tuple[Key, tuple[Assignment, ...]]"
 
 RowsArgument = Annotated[
-    list[dict[str, Any]],
+    list[Any],  # of objects, which is found when they are read: to look at all of them twice takes its time
     Meta(description="The records; a field given beside counts for each that does not name it"),
 ]
 BatchSize = (
@@ -104,6 +107,8 @@ def _update(model: Model, bulk: Bulk) -> Operation:
     ]
     flat = beside(model, own)
     names = tuple(field[0] for field in flat)
+    columns = ColumnReader(model)
+    reader = functools.cache(functools.partial(row_reader, model, "bulk_update"))
 
     async def bulk_update(call: Call, arguments: Any) -> BulkResult:
         began = time.perf_counter()
@@ -111,8 +116,9 @@ def _update(model: Model, bulk: Bulk) -> Operation:
         plain = {name: v for name in names if (v := getattr(arguments, name)) is not UNSET}
         failures: list[ItemFailure] = []
         if rows is not UNSET:
-            ids, failures = await _update_rows(call, model, bulk, rows, plain, arguments)
-            count = sum(identity is not None for identity in ids)
+            count, ids, failures = await _update_rows(
+                call, model, bulk, columns, reader, rows, plain, arguments
+            )
         else:
             if arguments.on_item_error != "fail":
                 raise _refused(model, "on_item_error", "'on_item_error' is for a list of records")
@@ -235,9 +241,17 @@ async def _confirm(batch: Batch, matching: Where, arguments: Any, done: str) -> 
 
 
 async def _update_rows(
-    call: Call, model: Model, bulk: Bulk, rows: list[dict[str, Any]], plain: dict[str, Any], arguments: Any
-) -> tuple[list[Any], list[ItemFailure]]:
-    """Change each of the records that the rows name; their ids, in the order of the rows."""
+    call: Call,
+    model: Model,
+    bulk: Bulk,
+    columns: ColumnReader,
+    reader: Callable[[str], Rows],
+    rows: list[dict[str, Any]],
+    plain: dict[str, Any],
+    arguments: Any,
+) -> tuple[int, list[Any], list[ItemFailure]]:
+    """Change each of the records that the rows name: how many, and where asked for their ids, in the order of
+    the rows."""
     for name in ("filter", "update", "fields", "limit"):
         if getattr(arguments, name) is not UNSET:
             raise _refused(model, name, f"'{name}' cannot be given beside a list of records")
@@ -247,40 +261,61 @@ async def _update_rows(
             remedy="Repeat the call with confirmed=true.",
         )
     argument = "updates" if isinstance(arguments.updates, list) else "data"
-    read = row_reader(model, "bulk_update", argument)
+    read = reader(argument)
     names = match_fields(model, arguments.match_fields, "bulk_update")
+    size = CHUNK if arguments.batch_size is UNSET else arguments.batch_size
+    deleted = counts_deleted(arguments)
+    at_once = AtOnce(model, bulk, columns, names, size, arguments.return_ids, deleted)
 
-    async def update(call: Call, items: Sequence[Item[_Change]]) -> dict[int, list[Any]]:
-        async with bulk.batch(call, model, deleted=counts_deleted(arguments)) as batch:
+    def parse(index: int, row: dict[str, Any]) -> Item[_Change]:
+        key = read.key(index, row, names)
+        rest = {name: value for name, value in {**plain, **row}.items() if name not in names}
+        changes = parse_assignments(model, rest, pointer(argument, index), in_process=call.in_process)
+        if not changes:
+            raise _refused(model, argument, f"the record {index} has nothing to change", index)
+        return index, (key, changes)
+
+    async def update(call: Call, items: Sequence[Item[Any]]) -> Changed:
+        if isinstance(items, Many):
+            if (done := await at_once.change(call, items)) is not None:
+                return done
+            items = [parse(place, rows[place]) for place in items.places]
+        async with bulk.batch(call, model, deleted=deleted) as batch:
             found = await batch.find(names, [key for _, (key, _) in items])
             for index, (key, _) in items:
                 if key not in found:
                     raise _missing(model, names, key, argument, index)
             each = [(identity, changes) for _, (key, changes) in items for identity in found[key]]
-            size = CHUNK if arguments.batch_size is UNSET else arguments.batch_size
             for chunk in chunks(each, size):
                 await batch.update_each(chunk)
-            return {index: found[key] for index, (key, _) in items}
+            return Changed(len(each), {index: found[key] for index, (key, _) in items})
 
     work = Items(argument, update, arguments.on_item_error == "continue")
-    parsed: list[Item[_Change]] = []
+    items: Sequence[Item[Any]] | None = at_once.changes(rows, plain)
+    if items is None:
+        rows = read.objects(rows)
+        items = list(_parsed(work, parse, rows))
+    done = await work.run(call, items, rows)
+    count = sum(one.count for one in done)
+    if not arguments.return_ids:
+        return count, [], work.failures
+    ids = {place: each for one in done for place, each in one.ids.items()}
+    wrong = {failure.index for failure in work.failures}
+    of_rows = ([None] if index in wrong else ids[index] for index in range(len(rows)))
+    return count, [identity for each in of_rows for identity in each], work.failures
+
+
+def _parsed(
+    work: Items[Any, Any],
+    parse: Callable[[int, dict[str, Any]], Item[_Change]],
+    rows: list[dict[str, Any]],
+) -> Iterator[Item[_Change]]:
+    """What the rows say, but for those that are wrong."""
     for index, row in enumerate(rows):
         try:
-            key = read.key(index, row, names)
-            rest = {name: value for name, value in {**plain, **row}.items() if name not in names}
-            changes = parse_assignments(model, rest, pointer(argument, index), in_process=call.in_process)
-            if not changes:
-                raise _refused(model, argument, f"the record {index} has nothing to change", index)
+            yield parse(index, row)
         except InvalidArguments as failure:
             work.failed(index, failure, row)
-        else:
-            parsed.append((index, (key, changes)))
-    done: dict[int, list[Any]] = {}
-    for result in await work.run(call, parsed, rows):
-        done |= result
-    wrong = {failure.index for failure in work.failures}
-    ids = [[None] if index in wrong else done[index] for index in range(len(rows))]
-    return [identity for each in ids for identity in each], work.failures
 
 
 def _missing(model: Model, names: Sequence[str], key: Key, argument: str, index: int) -> NotFound:

@@ -70,7 +70,7 @@ class Items(Generic[T, R]):
             results.append(await self.attempt(part, items))
         except BaseException as failure:
             await part.rollback()
-            if not _is_its_own(failure):
+            if not is_its_own(failure):
                 raise
             if len(items) == 1:
                 index = items[0][0]
@@ -88,7 +88,7 @@ class Items(Generic[T, R]):
             result = await self.attempt(part, items)
         except BaseException as failure:
             await part.rollback()
-            if _is_its_own(failure) and not failure.problems and items:
+            if is_its_own(failure) and not failure.problems and items:
                 self._placed(failure, await self._first_wrong(call, items))
             raise
         await part.commit()
@@ -109,7 +109,7 @@ class Items(Generic[T, R]):
                     await self.attempt(trial, items[first:middle])
                 except BaseException as failure:
                     await trial.rollback()
-                    if not _is_its_own(failure):
+                    if not is_its_own(failure):
                         raise
                     end = middle
                 else:
@@ -131,6 +131,6 @@ class Items(Generic[T, R]):
 _OTHERS = (Unavailable, TimedOut, RunCancelled, TooManyAffected)
 
 
-def _is_its_own(failure: BaseException) -> TypeGuard[NexusError]:
+def is_its_own(failure: BaseException) -> TypeGuard[NexusError]:
     """Whether it is about what was given, and not about the whole or the world."""
     return isinstance(failure, NexusError) and failure.status < 500 and not isinstance(failure, _OTHERS)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, overload
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from dataflow.columns import Columns
 from dataflow.model import Model
 from dataflow.nodes.described import keys_of
+from dataflow.nodes.items import Item
 from dataflow.nodes.parts import arguments_of, created_fields, key_type, optional_fields
 from nexus.arguments import Arguments, pointer
 from nexus.errors import InvalidArguments, Problem, did_you_mean
@@ -41,6 +44,16 @@ class Rows:
         self._verb = verb
         self._argument = argument
         self._accept = Arguments(f"{model.route}.{verb}", struct, model.managed).accept
+
+    def objects(self, given: list[Any]) -> list[dict[str, Any]]:
+        """All rows. Raises InvalidArguments where one is no object."""
+        rows: list[dict[str, Any]] = getattr(self._objects.accept({self._argument: given}), self._argument)
+        return rows
+
+    @functools.cached_property
+    def _objects(self) -> Arguments:
+        struct = arguments_of(self._model, "Objects", [(self._argument, list[dict[str, Any]])])
+        return Arguments(f"{self._model.route}.{self._verb}", struct)
 
     def one(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """The same for an argument that is a row itself."""
@@ -85,6 +98,30 @@ class Rows:
             for problem in failure.problems
         ]
         return InvalidArguments(f"{self._model.route}.{self._verb}", problems)
+
+
+class Many(Sequence[Item[dict[str, Any]]]):
+    """Rows that were read as columns, the first of which has this place among all."""
+
+    def __init__(self, columns: Columns, first: int = 0) -> None:
+        self.columns = columns
+        self.places = range(first, first + columns.count)
+
+    def __len__(self) -> int:
+        return self.columns.count
+
+    @overload
+    def __getitem__(self, at: int) -> Item[dict[str, Any]]: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> Many: ...
+
+    def __getitem__(self, at: int | slice) -> Item[dict[str, Any]] | Many:
+        if isinstance(at, slice):
+            places = self.places[at]
+            first = self.places.start
+            return Many(self.columns.part(places.start - first, places.stop - first), places.start)
+        return self.places[at], self.columns.one(at)
 
 
 def row_reader(model: Model, verb: str, argument: str) -> Rows:

@@ -12,7 +12,9 @@ from msgspec import UNSET, Meta, UnsetType
 
 from dataflow.assignments import Assignment, parse_assignments
 from dataflow.bulk import CHUNK, Batch, Bulk, Key
+from dataflow.columns import ColumnReader
 from dataflow.model import Model
+from dataflow.nodes.at_once import AtOnce, Merged, in_their_places, only
 from dataflow.nodes.bulk import (
     BatchSize,
     BulkResult,
@@ -32,10 +34,10 @@ from dataflow.nodes.parts import (
     placed,
     records_of,
 )
-from dataflow.nodes.rows import Rows, match_fields, new_row_reader, row_reader
+from dataflow.nodes.rows import Many, Rows, match_fields, new_row_reader, row_reader
 from nexus.arguments import pointer
 from nexus.call import Call
-from nexus.errors import Conflict, InvalidArguments, Problem
+from nexus.errors import InvalidArguments, Problem
 from nexus.operation import Effect, Operation
 
 Where = Annotated[dict[str, Any], Meta(description="The fields that say which record is meant")]
@@ -91,9 +93,9 @@ def _upsert(model: Model, bulk: Bulk) -> Operation:
             await batch.lock(names, [key])
             found = (await batch.find(names, [key])).get(key)
             if found is None:
-                (identity,) = await batch.insert([whole.one(record) if values is None else values])
+                (identity,) = await batch.insert_any([whole.one(record) if values is None else values])
             else:
-                identity = _only(model, found)
+                identity = only(model, found)
                 if changes:
                     await batch.update_ids([identity], changes)
             created = found is None
@@ -148,42 +150,63 @@ def _many(
     flat = beside(model, own)
     names = tuple(field[0] for field in flat)
     partial, whole = row_reader(model, verb, "data"), new_row_reader(model, verb, "data")
+    columns = ColumnReader(model)
 
     async def handler(call: Call, arguments: Any) -> BulkResult:
         began = time.perf_counter()
         plain = {name: v for name in names if (v := getattr(arguments, name)) is not UNSET}
-        rows = [{**plain, **row} for row in arguments.data] if plain else arguments.data
+        rows = arguments.data
+        if plain:
+            rows = [{**plain, **row} for row in whole.objects(rows)]
         size = CHUNK if arguments.batch_size is UNSET else arguments.batch_size
         deleted = counts_deleted(arguments)
         creates = arguments.conflict_resolution == "error"
+        keep = arguments.conflict_resolution in ("skip", "ignore")
+        keyless = arguments.match_fields is UNSET and model.generates_id
         if creates and arguments.match_fields is not UNSET:
             raise _refused(model, verb, "match_fields", "'match_fields' needs a 'conflict_resolution'")
+        known_by = match_fields(model, arguments.match_fields, verb)
+        at_once = AtOnce(model, bulk, columns, known_by, size, arguments.return_ids, deleted)
 
         async def attempt(call: Call, items: Sequence[Item[dict[str, Any]]]) -> Merged:
-            if not creates:
-                merge = _collected(model, verb, arguments, items, partial, whole)
+            if creates:
                 async with bulk.batch(call, model, deleted=deleted) as batch:
-                    return await merge.run(batch, size)
+                    if isinstance(items, Many):
+                        return await at_once.create(batch, items)
+                    ids = await batch.insert_any([values for _, values in items], size)
+                return Merged([index for index, _ in items], ids, created=len(ids))
+            if isinstance(items, Many):
+                async with bulk.batch(call, model, deleted=deleted) as batch:
+                    done = await at_once.merge(batch, items, keep=keep, keyless=keyless)
+                if done is not None:
+                    return done
+                items = [(place, rows[place]) for place in items.places]
+            merge = _collected(model, known_by, items, partial, whole, keep=keep, keyless=keyless)
             async with bulk.batch(call, model, deleted=deleted) as batch:
-                ids = await batch.insert_any([values for _, values in items], size)
-            return Merged(dict(zip((index for index, _ in items), ids, strict=True)), created=len(ids))
+                return await merge.run(batch, size)
 
         work = Items("data", attempt, arguments.on_item_error == "continue")
-        items: list[Item[dict[str, Any]]] = list(enumerate(rows))
-        if creates:
-            items = list(_read(work, whole, rows))
-        done = Merged({})
-        for merged in await work.run(call, items, rows):
-            done.add(merged)
+        read = columns.read(rows)
+        if read is not None and creates:
+            read = columns.completed(read)
+        items: Sequence[Item[dict[str, Any]]]
+        if read is not None:
+            items = Many(read)
+        else:
+            rows = whole.objects(rows)
+            items = list(_read(work, whole, rows) if creates else enumerate(rows))
+        done = await work.run(call, items, rows)
+        created = sum(one.created for one in done)
+        updated = sum(one.updated for one in done)
         return BulkResult(
-            success_count=done.created + done.updated,
+            success_count=created + updated,
             failure_count=len(work.failures),
             records_processed=len(rows),
             execution_time=time.perf_counter() - began,
-            created=done.created,
-            updated=done.updated,
-            skipped=done.skipped,
-            ids=[done.ids.get(index) for index in range(len(rows))] if arguments.return_ids else UNSET,
+            created=created,
+            updated=updated,
+            skipped=sum(one.skipped for one in done),
+            ids=in_their_places(len(rows), done) if arguments.return_ids else UNSET,
             failures=work.failures if work.go_on else UNSET,
         )
 
@@ -198,22 +221,6 @@ def _many(
         output=BulkResult,
         asks_match=lambda arguments: arguments.conflict_resolution in ("update", "upsert"),
     )
-
-
-@dataclass(slots=True)
-class Merged:
-    """What became of the rows; `ids` are by their places."""
-
-    ids: dict[int, Any]
-    created: int = 0
-    updated: int = 0
-    skipped: int = 0
-
-    def add(self, other: Merged) -> None:
-        self.ids |= other.ids
-        self.created += other.created
-        self.updated += other.updated
-        self.skipped += other.skipped
 
 
 @dataclass(slots=True)
@@ -236,18 +243,18 @@ def _read(work: Items[Any, Any], whole: Rows, rows: list[dict[str, Any]]) -> Ite
 
 def _collected(
     model: Model,
-    verb: str,
-    arguments: Any,
+    names: tuple[str, ...],
     items: Sequence[Item[dict[str, Any]]],
     partial: Rows,
     whole: Rows,
+    *,
+    keep: bool,
+    keyless: bool,
 ) -> _Merge:
-    names = match_fields(model, arguments.match_fields, verb)
-    keep = arguments.conflict_resolution in ("skip", "ignore")
     entries: dict[object, _Entry] = {}
     for index, row in items:
-        keyless = arguments.match_fields is UNSET and row.get("id", UNSET) is UNSET and model.generates_id
-        key = None if keyless else partial.key(index, row, names)
+        is_new = keyless and row.get("id", UNSET) is UNSET
+        key = None if is_new else partial.key(index, row, names)
         entry = entries.setdefault(("row", index) if key is None else key, _Entry(key, {}))
         if not entry.places or not keep:
             entry.row |= row
@@ -270,11 +277,14 @@ class _Merge:
         keys = [entry.key for entry in self.entries if entry.key is not None]
         await batch.lock(self.names, keys)
         found = await batch.find(self.names, keys)
-        done = Merged({})
+        places: list[int] = []
+        ids: list[Any] = []
+        done = Merged(places, ids)
         new = [entry for entry in self.entries if entry.key is None or entry.key not in found]
         values = [self.whole(entry.places[0], entry.row) for entry in new]
         for entry, identity in zip(new, await batch.insert_any(values, size), strict=True):
-            self._settle(done, entry, identity)
+            places += entry.places
+            ids += [identity] * len(entry.places)
             done.created += 1
             again = len(entry.places) - 1
             done.updated += 0 if self.keep else again
@@ -283,8 +293,9 @@ class _Merge:
         for entry in self.entries:
             if entry.key is None or entry.key not in found:
                 continue
-            identity = _only(self.model, found[entry.key])
-            self._settle(done, entry, identity)
+            identity = only(self.model, found[entry.key])
+            places += entry.places
+            ids += [identity] * len(entry.places)
             changes = () if self.keep else self._changes(entry)
             if changes:
                 changed.append((identity, changes))
@@ -302,19 +313,6 @@ class _Merge:
             for name, value in values.items()
             if name != "id" and name not in self.names
         )
-
-    def _settle(self, done: Merged, entry: _Entry, identity: Any) -> None:
-        for place in entry.places:
-            done.ids[place] = identity
-
-
-def _only(model: Model, found: list[Any]) -> Any:
-    if len(found) > 1:
-        raise Conflict(
-            f"{len(found)} records of {model.route} match, and it must be one.",
-            remedy="Match by fields that are unique, or use bulk_update.",
-        )
-    return found[0]
 
 
 def _refused(model: Model, verb: str, name: str, detail: str) -> InvalidArguments:
