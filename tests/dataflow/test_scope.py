@@ -101,6 +101,43 @@ async def test_many_at_once_are_the_tenants_own(app: Nexus) -> None:
     assert (await acme("orders.aggregate", aggregate={"n": {"$sum": "$amount"}})).records == [{"n": 2}]
 
 
+async def test_rows_by_id_reach_the_tenants_own_only(app: Nexus) -> None:
+    acme, other = Client(app, ACME), Client(app, OTHER)
+    ids = (await acme("orders.bulk_create", data=[{"item": "lamp"}, {"item": "pen"}], return_ids=True)).ids
+    rows = [{"id": key, "item": "mine", "amount": 9} for key in ids]
+    with pytest.raises(NotFound, match=r"\(data 0\)"):
+        await other("orders.bulk_update", data=rows)
+    for resolution in ("update", "skip"):
+        with pytest.raises(Conflict, match="same id"):
+            await other("orders.bulk_upsert", data=rows, conflict_resolution=resolution)
+    assert [r.item for r in (await acme("orders.list", order_by="id")).records] == ["lamp", "pen"]
+    done = await acme("orders.bulk_upsert", data=[*rows, {"id": 50, "item": "new", "amount": 2}])
+    assert (done.created, done.updated) == (1, 2)
+    assert (await acme("orders.bulk_update", data=[{"id": 50, "amount": 3}])).updated == 1
+    listed = (await acme("orders.list", order_by="id")).records
+    assert [(r.item, r.amount, r.tenant_id) for r in listed] == [
+        ("mine", 9, "acme"),
+        ("mine", 9, "acme"),
+        ("new", 3, "acme"),
+    ]
+
+
+async def test_rows_by_id_do_not_reach_what_is_softly_deleted(app: Nexus) -> None:
+    run = Client(app, LOCAL)
+    await run("notes.bulk_create", data=[{"text": "a"}, {"text": "b"}])
+    await run("notes.delete", id=2)
+    rows = [{"id": 1, "text": "x"}, {"id": 2, "text": "y"}]
+    with pytest.raises(NotFound, match=r"the id 2 \(data 1\)"):
+        await run("notes.bulk_update", data=rows)
+    with pytest.raises(Conflict, match="same id"):
+        await run("notes.bulk_upsert", data=rows)
+    assert (await run("notes.get", id=1)).text == "a"
+    assert (await run("notes.bulk_update", data=rows, include_deleted=True)).updated == 2
+    assert (await run("notes.bulk_upsert", data=rows, include_deleted=True)).updated == 2
+    listed = (await run("notes.list", order_by="id", include_deleted=True)).records
+    assert [(r.text, r.version) for r in listed] == [("x", 3), ("y", 4)]
+
+
 async def test_without_a_tenant_nothing_is_there(app: Nexus) -> None:
     local = Client(app, LOCAL)
     for name, arguments in (
